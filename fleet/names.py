@@ -1,0 +1,40 @@
+"""Names that the xDS server writes into Envoy's configuration and the picker meets again at run time."""
+
+from __future__ import annotations
+
+PICKER_CLUSTER = "kvpilot-picker"
+"""Envoy's cluster for the picker: ext_proc and access logs go there."""
+
+XDS_CLUSTER = "kvpilot-xds"
+"""The only cluster in the bootstrap: where Envoy finds its xDS server."""
+
+ACCESS_LOG = "kvpilot"
+"""Log name in the gRPC access log."""
+
+CLUSTER_ATTRIBUTE = "xds.cluster_name"
+"""The ext_proc attribute that names the weighted cluster which the route already chose."""
+
+LB_NAMESPACE = "envoy.lb"
+DESTINATION_KEY = "x-gateway-destination-endpoint"
+"""Dynamic metadata that Envoy's override_host obeys: `ip:port[,ip:port…]`, in order of preference."""
+
+PICK_NAMESPACE = "kvpilot"
+PICK_ID_KEY = "pick_id"
+"""Dynamic metadata that ties an access-log entry to a pick. A string that nobody can guess."""
+
+USAGE_NAMESPACE = "kvpilot.usage"
+COMPLETION_TOKENS_KEY = "completion_tokens"
+CACHED_TOKENS_KEY = "cached_tokens"
+PROMPT_TOKENS_KEY = "prompt_tokens"
+"""Dynamic metadata that Envoy's own filters lift out of answers that carry `usage`; numbers."""
+
+FIRST_BODY_TAG = "first_body_ms"
+FIRST_BODY_FORMAT = "%COMMON_DURATION(DS_RX_BEG:US_RX_BODY_BEG:ms)%"
+"""Access-log tag: milliseconds from the request's arrival to the first response *body* byte, or `-`.
+
+Engines send their headers before prefill, so the first byte says nothing about the first token.
+"""
+
+ENDPOINT_HEADER = "x-kvpilot-endpoint"
+VERSION_HEADER = "x-kvpilot-version"
+"""Response headers that name who served a request, only where `envoy.debug_headers` is on."""

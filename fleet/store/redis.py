@@ -1,0 +1,101 @@
+"""Fleet state in a real Redis (6.2 or later). The only module that imports redis.
+
+Keys: `kvpilot:{model}:load|rate|weight|traffic`, each a hash of endpoint address to record bytes. The
+braces are Redis Cluster's hash tag, so that one model's keys share a slot.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, cast
+
+import redis.asyncio
+from redis.driver_info import DriverInfo
+from redis.exceptions import RedisError
+
+from fleet.errors import RecordError, StoreError
+from fleet.store import records
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from fleet.model import Load, Rate, Traffic, Weight
+    from fleet.store.base import Record
+
+Field = bytes | bytearray | memoryview | str | int | float
+"""What redis-py takes as a field or a value of a hash."""
+
+_DRIVER = DriverInfo()
+"""Made once, here: redis-py would read its own version from disk for each connection, in the event loop."""
+
+TIMEOUT_SECONDS = 1.0
+"""A Redis that takes longer is treated as away: callers work on from memory."""
+
+EXPIRY_SECONDS = 24 * 3600
+"""Records of a fleet nobody serves any more go away by themselves after a day."""
+
+
+class RedisStore:
+    """Satisfies `fleet.store.base.Store`; every redis-py exception becomes a StoreError."""
+
+    def __init__(self, url: str) -> None:
+        """`url`: redis://, rediss:// or unix://. Nothing is dialled yet. Raises StoreError for a bad one."""
+        self.url = url
+        try:
+            self._client = redis.asyncio.Redis.from_url(
+                url,
+                socket_timeout=TIMEOUT_SECONDS,
+                socket_connect_timeout=TIMEOUT_SECONDS,
+                driver_info=_DRIVER,
+            )
+        except ValueError as error:
+            raise StoreError(f"{url}: not a Redis URL: {error}") from error
+
+    async def ping(self) -> None:
+        """Raises StoreError unless Redis answers."""
+        try:
+            await self._client.ping()
+        except (RedisError, OSError, TimeoutError) as error:
+            raise StoreError(f"{self.url}: Redis does not answer: {error}") from error
+
+    async def write(self, model: str, annotations: Mapping[str, Load | Rate | Weight | Traffic]) -> None:
+        """Keep each record under its endpoint's address, in one round trip. Raises StoreError."""
+        by_key: dict[str, dict[Field, Field]] = {}
+        for address, record in annotations.items():
+            by_key.setdefault(_key(model, type(record)), {})[address] = records.encode(record)
+        try:
+            async with self._client.pipeline(transaction=False) as pipeline:
+                for key, fields in by_key.items():
+                    pipeline.hset(key, mapping=fields)
+                    pipeline.expire(key, EXPIRY_SECONDS)
+                await pipeline.execute()
+        except (RedisError, OSError, TimeoutError) as error:
+            raise StoreError(f"{self.url}: could not write: {error}") from error
+
+    async def read(self, model: str, kind: type[Record]) -> dict[str, Record]:
+        """All records of one kind, by address; unreadable ones are left out. Raises StoreError."""
+        try:
+            fields = cast("dict[bytes, bytes]", await self._client.hgetall(_key(model, kind)))
+        except (RedisError, OSError, TimeoutError) as error:
+            raise StoreError(f"{self.url}: could not read: {error}") from error
+        found: dict[str, Record] = {}
+        for address, data in fields.items():
+            try:
+                found[address.decode()] = records.decode(kind, data)
+            except (RecordError, UnicodeDecodeError):
+                continue  # a newer replica's layout, or someone else's bytes: not for us
+        return found
+
+    async def forget(self, model: str) -> None:
+        """Remove every record of the model. Raises StoreError."""
+        try:
+            await self._client.delete(*(_key(model, kind) for kind in records.KINDS))
+        except (RedisError, OSError, TimeoutError) as error:
+            raise StoreError(f"{self.url}: could not delete: {error}") from error
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._client.aclose()
+
+
+def _key(model: str, kind: type) -> str:
+    return f"kvpilot:{{{model}}}:{records.kind_name(kind)}"
