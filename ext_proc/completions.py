@@ -1,0 +1,131 @@
+"""Envoy's access log as news for the picker: first tokens while answers run, outcomes when they end."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from envoy.data.accesslog.v3 import accesslog_pb2 as pb
+from envoy.service.accesslog.v3 import als_pb2
+from google.protobuf.message import DecodeError
+
+from ext_proc.picker import Outcome, Picker
+from fleet.names import (
+    CACHED_TOKENS_KEY,
+    COMPLETION_TOKENS_KEY,
+    FIRST_BODY_TAG,
+    PICK_ID_KEY,
+    PICK_NAMESPACE,
+    PROMPT_TOKENS_KEY,
+    USAGE_NAMESPACE,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+FAILURE_CODES = frozenset((502, 503, 504))
+"""Answers that speak of the endpoint and not of the request."""
+
+_FAILURE_FLAGS = (
+    "failed_local_healthcheck",
+    "no_healthy_upstream",
+    "upstream_request_timeout",
+    "upstream_remote_reset",
+    "upstream_connection_failure",
+    "upstream_connection_termination",
+    "upstream_retry_limit_exceeded",
+    "upstream_protocol_error",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class LogEntry:
+    """One log entry about a pick. `first_token` is seconds from when Envoy turned to the endpoint."""
+
+    pick_id: str
+    over: bool
+    first_token: float | None
+    attempts: int
+    outcome: Outcome
+
+
+def read(data: bytes) -> Iterator[LogEntry]:
+    """Every entry of a message of Envoy's access log stream that names a pick; other bytes give none."""
+    try:
+        message = als_pb2.StreamAccessLogsMessage.FromString(data)
+    except DecodeError:
+        return
+    for entry in message.http_logs.log_entry:
+        parsed = _entry(entry)
+        if parsed is not None:
+            yield parsed
+
+
+def apply(entry: LogEntry, picker: Picker, now: float) -> bool:
+    """Tell the picker. False where it has no such request: a stranger's, or one that is over."""
+    placed_at = picker.placed_at(entry.pick_id)
+    if placed_at is None:
+        return False
+    # After a retry the time since placing is not that of the endpoint which answered.
+    if entry.first_token is not None and entry.attempts <= 1:
+        picker.first_token(entry.pick_id, min(now, placed_at + entry.first_token))
+    if entry.over:
+        picker.finish(entry.pick_id, now, entry.outcome)
+    return True
+
+
+def _entry(entry: pb.HTTPAccessLogEntry) -> LogEntry | None:
+    common = entry.common_properties
+    metadata = common.metadata.filter_metadata
+    if PICK_NAMESPACE not in metadata:
+        return None
+    pick_id = metadata[PICK_NAMESPACE].fields[PICK_ID_KEY].string_value
+    if not pick_id:
+        return None
+    usage = _usage(metadata)
+    return LogEntry(
+        pick_id=pick_id,
+        over=common.access_log_type != pb.AccessLogType.DownstreamPeriodic,
+        first_token=_first_token(common),
+        attempts=common.upstream_request_attempt_count,
+        outcome=Outcome(
+            endpoint=_address(common.upstream_remote_address),
+            failed=_failed(entry),
+            output_tokens=usage.get(COMPLETION_TOKENS_KEY),
+            prompt_tokens=usage.get(PROMPT_TOKENS_KEY),
+            cached_tokens=usage.get(CACHED_TOKENS_KEY),
+        ),
+    )
+
+
+def _usage(metadata: Mapping[str, object]) -> dict[str, int]:
+    """Token counts that Envoy lifted out of the answer; absent where the answer carried none."""
+    if USAGE_NAMESPACE not in metadata:
+        return {}
+    fields = metadata[USAGE_NAMESPACE].fields  # type: ignore[attr-defined]
+    return {key: int(value.number_value) for key, value in fields.items() if 0 <= value.number_value < 1e9}
+
+
+def _first_token(common: pb.AccessLogCommon) -> float | None:
+    try:
+        milliseconds = float(common.custom_tags.get(FIRST_BODY_TAG, "-"))
+    except ValueError:
+        return None
+    sent: float = common.time_to_first_upstream_tx_byte.ToNanoseconds() / 1e9
+    return max(0.0, milliseconds / 1e3 - sent)
+
+
+def _failed(entry: pb.HTTPAccessLogEntry) -> bool:
+    if entry.response.response_code.value in FAILURE_CODES:
+        return True
+    flags = entry.common_properties.response_flags
+    return any(getattr(flags, flag) for flag in _FAILURE_FLAGS)
+
+
+def _address(address: object) -> str:
+    """`ip:port` of an Envoy address, IPv6 in brackets; '' if it is none."""
+    socket = address.socket_address  # type: ignore[attr-defined]
+    if not socket.address:
+        return ""
+    host = f"[{socket.address}]" if ":" in socket.address else socket.address
+    return f"{host}:{socket.port_value}"

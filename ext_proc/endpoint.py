@@ -1,0 +1,43 @@
+"""All that the picker knows of one endpoint, in one place."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ext_proc.health import Health
+from ext_proc.traffic import RecentTraffic
+from fleet.ledger import Ledger
+from fleet.model import Traffic
+from fleet.rates import RateLearner
+
+if TYPE_CHECKING:
+    from fleet.model import Endpoint, Load
+
+
+class EndpointState:
+    """One endpoint's ledger, learned rate, health and last scrape. Clocks are the picker's own."""
+
+    __slots__ = ("endpoint", "health", "ledger", "load", "rates", "traffic")
+
+    def __init__(self, endpoint: Endpoint, news_delay: float) -> None:
+        self.endpoint = endpoint
+        self.ledger = Ledger(news_delay)
+        self.rates = RateLearner(endpoint.prior, news_delay)
+        self.health = Health()
+        self.traffic = RecentTraffic()
+        self.load: Load | None = None
+
+    def usable(self, now: float) -> bool:
+        """Whether a pick may go there: not ejected, and not known to the collector as down."""
+        return (self.load is None or self.load.ready) and self.health.usable(now)
+
+    def record(self, now: float, at: float) -> Traffic:
+        """What the picker saw lately; `now` on the picker's clock, `at` the same moment in Unix time."""
+        return Traffic(
+            at=at,
+            in_flight=len(self.ledger.prefills) + len(self.ledger.decodes),
+            owed_tokens=int(self.ledger.owed_tokens(now, self.rates.prefill)),
+            match_ratio=self.traffic.match_ratio(),
+            ttft_p50=self.traffic.ttft_quantile(0.5),
+            ttft_p95=self.traffic.ttft_quantile(0.95),
+        )

@@ -1,0 +1,280 @@
+"""The picker's core: requests, news and `now` in; an ordered list of endpoints out.
+
+No clock, no I/O, deterministic for a seed. The simulator, the tests and the server run this same class.
+Greedy: the endpoint with the lowest predicted time to first token wins, the next ones are for retries.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from collections import OrderedDict
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from ext_proc.endpoint import EndpointState
+from ext_proc.predict import Prediction, predict
+from fleet.index import PrefixIndex
+from fleet.rates import FirstToken
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from ext_proc.request import RoutingRequest
+    from fleet.model import Endpoint, Load, Rate, Traffic
+    from fleet.settings import PickerSettings
+
+TIE_SECONDS = 0.0005
+"""Predictions closer than this are equal: the request's hop through Envoy varies by more."""
+
+DEFAULT_NEWS_DELAY = 0.6
+"""Seconds until a first token is heard of: Envoy's log interval of 0.5 s, and a batch on top."""
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """Where a request should go. `id` ties later news to it and cannot be guessed."""
+
+    id: str
+    endpoints: tuple[str, ...]  # distinct, best first
+    predicted_ttft: float  # seconds
+    matched_tokens: float
+    reasons: tuple[Prediction, ...]  # every candidate, best first
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a request ended, as far as the log says. `endpoint` served it; '' where nobody did."""
+
+    endpoint: str
+    failed: bool = False
+    output_tokens: int | None = None
+    prompt_tokens: int | None = None
+    cached_tokens: int | None = None
+
+
+@dataclass(slots=True)
+class _Placement:
+    """A request under way."""
+
+    request: RoutingRequest
+    endpoints: tuple[str, ...]
+    placed_at: float
+    matched_tokens: float
+    learnable: bool  # nothing ahead of it whose first token nobody reports
+    decodes: int
+    first_token: FirstToken | None = None
+
+
+@dataclass(slots=True)
+class _Session:
+    address: str
+    used_at: float
+
+
+class Picker:
+    """Places requests on endpoints and learns from what becomes of them."""
+
+    def __init__(
+        self,
+        settings: PickerSettings,
+        endpoints: Iterable[Endpoint],
+        seed: int = 0,
+        news_delay: float = DEFAULT_NEWS_DELAY,
+    ) -> None:
+        """`news_delay`: seconds within which a first token is heard of. `seed`: ties and ids."""
+        self._settings = settings
+        self._endpoints = {e.address: EndpointState(e, news_delay) for e in endpoints}
+        self._tokens_per_block = settings.block_bytes / settings.bytes_per_token
+        self._index = PrefixIndex(self._endpoints, int(settings.default_kv_tokens / self._tokens_per_block))
+        self._sessions: OrderedDict[str, _Session] = OrderedDict()
+        self._placements: dict[str, _Placement] = {}
+        self._random = random.Random(seed)
+        self._id_key = seed.to_bytes(32, "little", signed=True)
+        self._picks = 0
+
+    @property
+    def in_flight(self) -> int:
+        """Requests placed and not over yet."""
+        return len(self._placements)
+
+    def pick(self, request: RoutingRequest, now: float) -> Decision | None:
+        """The best endpoints among the request's candidates; None if none of them is known."""
+        states = self._usable(request.candidates, now)
+        if not states:
+            return None
+        predictions = self._predictions(request, states, now)
+        self._break_tie(predictions, request)
+        best = predictions[0]
+        chosen = tuple(p.address for p in predictions[: self._settings.endpoints_per_pick])
+        id_ = self._next_id()
+        self._place(id_, request, chosen, best, now)
+        return Decision(id_, chosen, best.ttft, best.matched_tokens, tuple(predictions))
+
+    def placed_at(self, id_: str) -> float | None:
+        """When the outstanding request `id_` was placed; None if there is no such request."""
+        placement = self._placements.get(id_)
+        return None if placement is None else placement.placed_at
+
+    def first_token(self, id_: str, at: float) -> bool:
+        """The request's first token came at `at`. False if no such request is outstanding."""
+        placement = self._placements.get(id_)
+        if placement is None:
+            return False
+        # An answer that is not streamed comes whole: its first byte says nothing about prefill.
+        if placement.first_token is None and placement.request.streamed:
+            state = self._endpoints[placement.endpoints[0]]
+            state.ledger.first_token(id_, at)
+            tokens = placement.request.prompt_tokens - placement.matched_tokens
+            placement.first_token = FirstToken(
+                at, placement.placed_at, max(0.0, tokens), placement.decodes, placement.learnable
+            )
+            state.rates.observe(placement.first_token)
+            state.traffic.first_token(at - placement.placed_at)
+        return True
+
+    def finish(self, id_: str, now: float, outcome: Outcome) -> bool:
+        """The request is over. False if no such request is outstanding: nothing is believed of it."""
+        placement = self._placements.pop(id_, None)
+        if placement is None:
+            return False
+        self._endpoints[placement.endpoints[0]].ledger.release(id_, now)
+        self._judge(placement, outcome, now)
+        served = self._endpoints.get(outcome.endpoint)
+        if served is not None and not outcome.failed:
+            self._learn(served, placement, outcome, now)
+        return True
+
+    def observe(self, address: str, load: Load) -> None:
+        """One scrape of an endpoint."""
+        state = self._endpoints.get(address)
+        if state is None:
+            return
+        state.load = load
+        if load.kv_tokens:
+            self._index.resize(address, int(load.kv_tokens / self._tokens_per_block))
+
+    def expire(self, now: float) -> int:
+        """Give up requests that nobody has heard of for too long, and idle sessions. How many requests."""
+        given_up = 0
+        while self._placements:
+            id_, placement = next(iter(self._placements.items()))
+            if placement.placed_at > now - self._settings.request_timeout_seconds:
+                break
+            del self._placements[id_]
+            self._endpoints[placement.endpoints[0]].ledger.release(id_, now)
+            given_up += 1
+        while self._sessions:
+            session = next(iter(self._sessions.values()))
+            if session.used_at > now - self._settings.session_ttl_seconds:
+                break
+            self._sessions.popitem(last=False)
+        for state in self._endpoints.values():
+            state.rates.settle(now)
+        return given_up
+
+    def traffic(self, now: float, at: float) -> dict[str, Traffic]:
+        """What was seen of each endpoint lately; `at` is `now` in Unix time."""
+        return {address: state.record(now, at) for address, state in self._endpoints.items()}
+
+    def rates(self, at: float) -> dict[str, Rate]:
+        """What was learned of each endpoint that answered anything; `at` is the Unix time to put on it."""
+        return {a: s.rates.rate(at) for a, s in self._endpoints.items() if s.rates.observations}
+
+    def _usable(self, candidates: Sequence[str], now: float) -> list[EndpointState]:
+        known = [self._endpoints[address] for address in candidates if address in self._endpoints]
+        return [state for state in known if state.usable(now)] or known
+
+    def _predictions(
+        self, request: RoutingRequest, states: Sequence[EndpointState], now: float
+    ) -> list[Prediction]:
+        matched = self._index.match(request.blocks, [state.endpoint.address for state in states])
+        predictions = []
+        for state in states:
+            state.rates.settle(now)
+            # The last block is always computed: an engine needs its logits to answer at all.
+            tokens = min(
+                matched.get(state.endpoint.address, 0) * request.tokens_per_block,
+                max(0.0, request.prompt_tokens - 1),
+            )
+            predictions.append(
+                predict(state, request.prompt_tokens, tokens, request.expected_output_tokens, now)
+            )
+        predictions.sort(key=_by_ttft)
+        return predictions
+
+    def _break_tie(self, predictions: list[Prediction], request: RoutingRequest) -> None:
+        """Among equals the session's endpoint goes first, else one at random."""
+        limit = predictions[0].ttft + TIE_SECONDS
+        equals = [p for p in predictions if p.ttft <= limit]
+        if len(equals) == 1:
+            return
+        session = self._sessions.get(request.session) if request.session else None
+        home = [p for p in equals if session is not None and p.address == session.address]
+        first = home[0] if home else self._random.choice(equals)
+        predictions.remove(first)
+        predictions.insert(0, first)
+
+    def _place(
+        self, id_: str, request: RoutingRequest, chosen: tuple[str, ...], best: Prediction, now: float
+    ) -> None:
+        state = self._endpoints[best.address]
+        learnable = all(prefill.observable for prefill in state.ledger.prefills.values())
+        self._placements[id_] = _Placement(
+            request, chosen, now, best.matched_tokens, learnable, len(state.ledger.decodes)
+        )
+        uncached = max(0.0, request.prompt_tokens - best.matched_tokens)
+        state.ledger.place(id_, uncached, now, observable=request.streamed)
+        state.health.picked(now)
+        self._index.insert(best.address, request.blocks)
+        self._remember(request.session, best.address, now)
+
+    def _remember(self, session: str, address: str, now: float) -> None:
+        if not session:
+            return
+        self._sessions[session] = _Session(address, now)
+        self._sessions.move_to_end(session)
+        if len(self._sessions) > self._settings.sessions_max:
+            self._sessions.popitem(last=False)
+
+    def _judge(self, placement: _Placement, outcome: Outcome, now: float) -> None:
+        """Mark who failed: Envoy walks the list in order, so all before the one that served."""
+        listed = placement.endpoints
+        served = outcome.endpoint
+        before = listed[: listed.index(served)] if served in listed else ()
+        for address in (*before, *((served,) if outcome.failed and served else ())):
+            state = self._endpoints.get(address)
+            if state is not None and state.health.failed(now):
+                self._index.clear(address)  # a pod that went away comes back with an empty cache
+        if not outcome.failed and (state := self._endpoints.get(served)) is not None:
+            state.health.succeeded()
+
+    def _learn(self, served: EndpointState, placement: _Placement, outcome: Outcome, now: float) -> None:
+        request = placement.request
+        as_picked = served.endpoint.address == placement.endpoints[0]
+        if not as_picked:
+            self._index.insert(served.endpoint.address, request.blocks)
+            self._remember(request.session, served.endpoint.address, now)
+        matched = placement.matched_tokens
+        if outcome.cached_tokens is not None and outcome.prompt_tokens:
+            share = min(1.0, outcome.cached_tokens / outcome.prompt_tokens)
+            matched = share * request.prompt_tokens
+        served.traffic.answered(request.prompt_tokens, matched)
+        first_token = placement.first_token
+        if first_token is None:
+            return
+        first_token.tokens = max(0.0, request.prompt_tokens - matched)
+        first_token.learnable &= as_picked
+        if as_picked and outcome.output_tokens:
+            served.rates.observe_decode(now - first_token.at, outcome.output_tokens - 1)
+
+    def _next_id(self) -> str:
+        """Unguessable without the seed, the same for the same seed."""
+        self._picks += 1
+        return hashlib.blake2b(
+            self._picks.to_bytes(8, "little"), key=self._id_key, digest_size=16
+        ).hexdigest()
+
+
+def _by_ttft(prediction: Prediction) -> float:
+    return prediction.ttft

@@ -1,0 +1,44 @@
+"""How long until an endpoint gives a request its first token."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ext_proc.endpoint import EndpointState
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """One candidate's prospects: tokens it need not compute, and where its seconds would go."""
+
+    address: str
+    matched_tokens: float
+    prefill_wait: float  # until the prompts before this one are computed
+    prefill: float  # this prompt's own
+    slot_wait: float  # until a batch slot is free
+    rate: float  # tokens a second, as learned so far
+
+    @property
+    def ttft(self) -> float:
+        """Predicted time to first token, seconds."""
+        return self.prefill_wait + self.prefill + self.slot_wait
+
+
+def predict(
+    state: EndpointState, prompt_tokens: float, matched_tokens: float, output_tokens: int, now: float
+) -> Prediction:
+    """The design's formula: (owed + own uncached tokens) / learned rate x decode slowdown + slot wait."""
+    rate = state.rates.prefill
+    wait = state.ledger.wait_seconds(now, rate)
+    own = state.ledger.service_seconds(max(0.0, prompt_tokens - matched_tokens), rate)
+    slots = state.load.max_requests if state.load is not None else 0
+    slot_wait = _slot_wait(state, slots, output_tokens) if slots else 0.0
+    return Prediction(state.endpoint.address, matched_tokens, wait, own, slot_wait, rate)
+
+
+def _slot_wait(state: EndpointState, slots: int, output_tokens: int) -> float:
+    """With every batch slot taken: one frees each time one of `slots` answers of average length ends."""
+    ahead = len(state.ledger.prefills) + len(state.ledger.decodes) - slots + 1
+    return max(0, ahead) * output_tokens * state.rates.tpot / slots

@@ -1,0 +1,29 @@
+"""The picker's answers to Envoy, as bytes ready to send."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from envoy.service.ext_proc.v3 import external_processor_pb2 as pb
+
+from fleet.names import DESTINATION_KEY, LB_NAMESPACE, PICK_ID_KEY, PICK_NAMESPACE
+
+if TYPE_CHECKING:
+    from ext_proc.picker import Decision
+
+HEADERS_PASS: bytes = pb.ProcessingResponse(request_headers=pb.HeadersResponse()).SerializeToString()
+"""Go on: the headers stay as they are."""
+
+BODY_PASS: bytes = pb.ProcessingResponse(request_body=pb.BodyResponse()).SerializeToString()
+"""Go on: the body stays as it is, and no endpoint is named."""
+
+
+def body_steered(decision: Decision) -> bytes:
+    """Go on with the body as it is, to the decision's endpoints in order."""
+    response = pb.ProcessingResponse(request_body=pb.BodyResponse())
+    fields = response.dynamic_metadata.fields
+    destination = fields[LB_NAMESPACE].struct_value.fields[DESTINATION_KEY]
+    destination.string_value = ",".join(decision.endpoints)
+    fields[PICK_NAMESPACE].struct_value.fields[PICK_ID_KEY].string_value = decision.id
+    data: bytes = response.SerializeToString()
+    return data

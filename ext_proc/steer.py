@@ -1,0 +1,71 @@
+"""From an HTTP request to a decision: parse, hash, find the session, pick.
+
+Whatever cannot be understood is left alone and counted: Envoy then balances it by weights.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from ext_proc import openai, session
+from ext_proc.request import RoutingRequest
+from fleet.errors import UnreadableRequest
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from ext_proc.picker import Decision, Picker
+    from fleet.model import Fleet
+    from fleet.prefix import PrefixHasher
+    from fleet.settings import PickerSettings
+
+
+@dataclass(frozen=True, slots=True)
+class Steered:
+    """What became of one request: a decision, or why there is none. `outcome` is a word for counters."""
+
+    outcome: str
+    decision: Decision | None = None
+
+
+class Steerer:
+    """Joins protocols, hashing and the picker for one fleet."""
+
+    def __init__(self, settings: PickerSettings, fleet: Fleet, hasher: PrefixHasher, picker: Picker) -> None:
+        self._settings = settings
+        self._hasher = hasher
+        self._picker = picker
+        self._candidates = {
+            cluster: tuple(endpoint.address for endpoint in endpoints)
+            for cluster, endpoints in fleet.clusters.items()
+        }
+
+    def wants_body(self, method: str, path: str) -> bool:
+        """Whether a request like this is decided from its body."""
+        return method == "POST" and openai.speaks(path)
+
+    def steer(self, cluster: str, path: str, headers: Mapping[str, str], body: bytes, now: float) -> Steered:
+        """Decide one request. `cluster` is what the route chose; only its endpoints are candidates."""
+        candidates = self._candidates.get(cluster)
+        if candidates is None:
+            return Steered("unknown-cluster")
+        try:
+            prompt = openai.parse(path, body[: self._settings.max_body_bytes])
+        except UnreadableRequest as error:
+            return Steered(error.reason)
+        model = cluster.partition("/")[0]
+        root = self._hasher.root(model, prompt.model, prompt.cache_salt)
+        named = session.from_headers(headers, self._settings.session_headers, self._settings.session_cookie)
+        request = RoutingRequest(
+            model=model,
+            candidates=candidates,
+            prompt_tokens=len(prompt.text) / self._settings.bytes_per_token,
+            blocks=self._hasher.blocks(prompt.text, root),
+            tokens_per_block=self._settings.block_bytes / self._settings.bytes_per_token,
+            expected_output_tokens=prompt.output_tokens or self._settings.expected_output_tokens,
+            session=named or prompt.session,
+            streamed=prompt.streamed,
+        )
+        decision = self._picker.pick(request, now)
+        return Steered("steered" if decision else "no-endpoint", decision)

@@ -1,0 +1,87 @@
+"""One request's ext_proc exchange, without I/O: a message in, a reply out, until it is done.
+
+Envoy sends the headers, then the body (whole, or its beginning). Each gets exactly one reply; after the
+last one the stream is done and the handler must return, since an open one stays for the whole answer.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+from envoy.service.ext_proc.v3 import external_processor_pb2 as pb
+from google.protobuf.message import DecodeError
+
+from ext_proc import reply
+from fleet.names import CLUSTER_ATTRIBUTE
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from ext_proc.steer import Steered
+
+
+class Decider(Protocol):
+    """What a stream asks; `ext_proc.steer.Steerer` answers."""
+
+    def wants_body(self, method: str, path: str) -> bool:
+        """Whether a request like this is decided from its body."""
+
+    def steer(self, cluster: str, path: str, headers: Mapping[str, str], body: bytes, now: float) -> Steered:
+        """Decide one request."""
+
+
+class PickStream:
+    """One exchange. `outcome` says in a word what became of the request once `done`."""
+
+    def __init__(self, decider: Decider) -> None:
+        self._decider = decider
+        self._headers: dict[str, str] = {}
+        self._cluster = ""
+        self.done = False
+        self.outcome = "aborted"
+
+    def receive(self, data: bytes, now: float) -> bytes | None:
+        """The reply to one message of Envoy's, or None where it deserves none (then it is done)."""
+        try:
+            message = pb.ProcessingRequest.FromString(data)
+        except DecodeError:
+            return self._end("undecodable", None)
+        kind = message.WhichOneof("request")
+        if kind == "request_headers":
+            return self._on_headers(message)
+        if kind == "request_body":
+            return self._on_body(message.request_body.body, now)
+        return self._end("unexpected", None)
+
+    def _on_headers(self, message: pb.ProcessingRequest) -> bytes | None:
+        headers = message.request_headers
+        # Envoy fills raw_value; value is for senders older than that.
+        self._headers = {
+            h.key: h.raw_value.decode("utf-8", "replace") if h.raw_value else h.value
+            for h in headers.headers.headers
+        }
+        self._cluster = _cluster(message)
+        method, path = self._headers.get(":method", ""), self._headers.get(":path", "")
+        if headers.end_of_stream or not self._decider.wants_body(method, path):
+            return self._end("passed", reply.HEADERS_PASS)
+        return reply.HEADERS_PASS
+
+    def _on_body(self, body: bytes, now: float) -> bytes | None:
+        path = self._headers.get(":path", "")
+        steered = self._decider.steer(self._cluster, path, self._headers, body, now)
+        if steered.decision is None:
+            return self._end(steered.outcome, reply.BODY_PASS)
+        return self._end(steered.outcome, reply.body_steered(steered.decision))
+
+    def _end(self, outcome: str, answer: bytes | None) -> bytes | None:
+        self.done = True
+        self.outcome = outcome
+        return answer
+
+
+def _cluster(message: pb.ProcessingRequest) -> str:
+    """The cluster that the route chose; '' where Envoy did not say."""
+    for attributes in message.attributes.values():
+        if CLUSTER_ATTRIBUTE in attributes.fields:
+            return str(attributes.fields[CLUSTER_ATTRIBUTE].string_value)
+    return ""

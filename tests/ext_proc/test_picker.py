@@ -1,0 +1,311 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ext_proc.picker import Outcome, Picker
+from ext_proc.request import RoutingRequest
+from fleet.model import Endpoint, Hardware, Load, Rate
+from fleet.settings import PickerSettings
+
+FAST, SLOW, THIRD = "10.0.0.1:80", "10.0.0.2:80", "10.0.0.3:80"
+SETTINGS = PickerSettings()
+TOKENS = SETTINGS.block_bytes / SETTINGS.bytes_per_token
+
+
+def endpoint(address: str, rate: float) -> Endpoint:
+    return Endpoint(address, "m", "v", "p", Hardware("H100-80GB"), prior=Rate(rate, 0.01))
+
+
+ENDPOINTS = [endpoint(FAST, 20_000), endpoint(SLOW, 5_000), endpoint(THIRD, 5_000)]
+
+
+def make_picker(seed: int = 0, settings: PickerSettings = SETTINGS) -> Picker:
+    return Picker(settings, ENDPOINTS, seed=seed)
+
+
+def request(
+    blocks: range = range(100),
+    candidates: tuple[str, ...] = (FAST, SLOW, THIRD),
+    session: str = "",
+    streamed: bool = True,
+) -> RoutingRequest:
+    return RoutingRequest(
+        model="m",
+        candidates=candidates,
+        prompt_tokens=len(blocks) * TOKENS + 1,
+        blocks=blocks,
+        tokens_per_block=TOKENS,
+        session=session,
+        streamed=streamed,
+    )
+
+
+def fresh(n: int) -> range:
+    """The blocks of a prompt that no other begins like."""
+    return range(n * 1000, n * 1000 + 100)
+
+
+def served(address: str) -> Outcome:
+    return Outcome(endpoint=address)
+
+
+def test_picks_the_fastest_when_all_are_idle_and_cold() -> None:
+    decision = make_picker().pick(request(), 0.0)
+    assert decision is not None
+    assert decision.endpoints[0] == FAST
+    assert decision.predicted_ttft == pytest.approx(0.008 + 6401 / 20_000)
+    assert sorted(decision.endpoints) == sorted((FAST, SLOW, THIRD))
+
+
+def test_goes_where_the_prefix_is_even_if_that_endpoint_is_slower() -> None:
+    picker = make_picker()
+    first = picker.pick(request(candidates=(SLOW,)), 0.0)
+    assert first is not None
+    picker.finish(first.id, 5.0, served(SLOW))
+    second = picker.pick(request(range(110)), 5.0)
+    assert second is not None
+    assert second.endpoints[0] == SLOW
+    assert second.matched_tokens == 100 * TOKENS
+
+
+def test_leaves_the_prefix_when_the_queue_there_costs_more_than_it_saves() -> None:
+    picker = make_picker()
+    warm = picker.pick(request(range(10), candidates=(SLOW,)), 0.0)
+    assert warm is not None
+    picker.finish(warm.id, 1.0, served(SLOW))
+    picker.pick(request(range(1000, 2000), candidates=(SLOW,)), 1.0)  # 12.8 s of work
+    decision = picker.pick(request(range(10)), 1.0)
+    assert decision is not None
+    assert decision.endpoints[0] == FAST
+
+
+def test_spreads_a_burst_by_rate_because_its_own_placements_count_at_once() -> None:
+    picker = make_picker()
+    picks = [picker.pick(request(fresh(n)), 0.0) for n in range(60)]
+    counts = {a: sum(d is not None and d.endpoints[0] == a for d in picks) for a in (FAST, SLOW, THIRD)}
+    assert counts[FAST] == pytest.approx(40, abs=3)
+    assert counts[SLOW] == pytest.approx(10, abs=3)
+
+
+def test_keeps_the_session_at_home_among_equals_and_otherwise_draws() -> None:
+    chosen = set()
+    for seed in range(20):
+        picker = make_picker(seed)
+        equals = (SLOW, THIRD)
+        first = picker.pick(request(range(0), candidates=equals, session="s"), 0.0)
+        assert first is not None
+        picker.finish(first.id, 1.0, served(first.endpoints[0]))
+        second = picker.pick(request(range(0), candidates=equals, session="s"), 2.0)
+        assert second is not None
+        assert second.endpoints[0] == first.endpoints[0]
+        chosen.add(first.endpoints[0])
+    assert chosen == {SLOW, THIRD}
+
+
+def test_is_deterministic_for_a_seed_and_its_ids_are_not_guessable_from_another() -> None:
+    def ids(seed: int) -> list[tuple[str, str]]:
+        picker = make_picker(seed)
+        picks = [picker.pick(request(range(n, n + 5)), float(n)) for n in range(30)]
+        return [(d.id, d.endpoints[0]) for d in picks if d is not None]
+
+    assert ids(7) == ids(7)
+    assert not {i for i, _ in ids(7)} & {i for i, _ in ids(8)}
+    assert len({i for i, _ in ids(7)}) == 30
+
+
+def test_learns_that_an_endpoint_is_slower_than_its_hardware_says() -> None:
+    picker = make_picker()
+    now = 0.0
+    for n in range(40):
+        decision = picker.pick(request(fresh(n), candidates=(FAST,)), now)
+        assert decision is not None
+        now += 0.008 + 6401 / 4_000  # a fifth of the prior
+        picker.first_token(decision.id, now)
+        picker.finish(decision.id, now + 0.1, served(FAST))
+        now += 1.0
+    assert picker.rates(at=now)[FAST].prefill == pytest.approx(4_000, rel=0.05)
+    decision = picker.pick(request(range(90_000, 90_100)), now)
+    assert decision is not None
+    assert decision.endpoints[0] != FAST
+
+
+def test_cached_tokens_correct_the_work_that_a_first_token_stood_for() -> None:
+    picker = make_picker()
+    decision = picker.pick(request(candidates=(FAST,)), 0.0)
+    assert decision is not None
+    picker.first_token(decision.id, 0.008 + 0.032)  # a tenth was computed: the engine knew the rest
+    picker.finish(decision.id, 0.1, Outcome(FAST, prompt_tokens=1000, cached_tokens=900, output_tokens=5))
+    picker.expire(10.0)
+    assert picker.rates(at=1.0)[FAST].prefill == pytest.approx(20_000, rel=0.02)
+    assert picker.traffic(10.0, at=1.0)[FAST].match_ratio == pytest.approx(0.9)
+
+
+def test_an_answer_that_is_not_streamed_never_trains_the_rate() -> None:
+    picker = make_picker()
+    decision = picker.pick(request(candidates=(FAST,), streamed=False), 0.0)
+    assert decision is not None
+    assert picker.first_token(decision.id, 30.0)
+    picker.finish(decision.id, 30.0, served(FAST))
+    picker.expire(60.0)
+    assert picker.rates(at=1.0) == {}
+
+
+def test_leaves_out_an_endpoint_after_two_failures_and_probes_it_later() -> None:
+    picker = make_picker()
+    for n in range(2):
+        decision = picker.pick(request(fresh(10 + n)), 0.0)
+        assert decision is not None
+        assert decision.endpoints[0] == FAST
+        picker.finish(decision.id, 0.1, served(decision.endpoints[1]))  # Envoy had to step over it
+    later = picker.pick(request(fresh(2)), 0.2)
+    assert later is not None
+    assert FAST not in later.endpoints
+    probe = picker.pick(request(fresh(3)), 2.0)
+    assert probe is not None
+    assert probe.endpoints[0] == FAST
+    during = picker.pick(request(fresh(4)), 2.1)
+    assert during is not None
+    assert FAST not in during.endpoints
+    picker.finish(probe.id, 2.2, served(FAST))
+    after = picker.pick(request(fresh(5)), 2.3)
+    assert after is not None
+    assert after.endpoints[0] == FAST
+
+
+def test_forgets_the_blocks_of_an_endpoint_it_ejects() -> None:
+    picker = make_picker()
+    warm = picker.pick(request(candidates=(SLOW,)), 0.0)
+    assert warm is not None
+    picker.finish(warm.id, 1.0, served(SLOW))
+    for _ in range(2):
+        failing = picker.pick(request(range(0), candidates=(SLOW,)), 1.0)
+        assert failing is not None
+        picker.finish(failing.id, 1.1, Outcome(endpoint=SLOW, failed=True))
+    back = picker.pick(request(candidates=(SLOW,)), 9.0)
+    assert back is not None
+    assert back.matched_tokens == 0
+
+
+def test_uses_what_there_is_when_every_endpoint_is_ejected() -> None:
+    picker = make_picker()
+    for address in (FAST, SLOW, THIRD):
+        picker.observe(address, Load(at=0.0, ready=False, reason="connection refused"))
+    assert picker.pick(request(), 0.0) is not None
+
+
+def test_avoids_an_endpoint_that_the_collector_found_down() -> None:
+    picker = make_picker()
+    picker.observe(FAST, Load(at=0.0, ready=False, reason="connection refused"))
+    decision = picker.pick(request(), 0.0)
+    assert decision is not None
+    assert FAST not in decision.endpoints
+
+
+def test_believes_in_no_more_blocks_than_the_engine_has_room_for() -> None:
+    picker = make_picker()
+    picker.observe(FAST, Load(at=0.0, kv_blocks_max=100, tokens_per_block=32))  # 50 of our blocks
+    decision = picker.pick(request(candidates=(FAST,)), 0.0)
+    assert decision is not None
+    again = picker.pick(request(candidates=(FAST,)), 1.0)
+    assert again is not None
+    assert again.matched_tokens == 50 * TOKENS
+
+
+def test_waits_for_a_batch_slot_where_all_are_taken() -> None:
+    picker = make_picker()
+    picker.observe(FAST, Load(at=0.0, max_requests=2))
+    for n in range(2):
+        decision = picker.pick(request(range(n * 10, n * 10 + 1), candidates=(FAST,)), 0.0)
+        assert decision is not None
+        picker.first_token(decision.id, 0.5)
+    full = picker.pick(request(range(500, 501), candidates=(FAST,)), 1.0)
+    assert full is not None
+    assert full.reasons[0].slot_wait == pytest.approx(256 * 0.01 / 2)
+
+
+def test_ignores_news_of_requests_it_never_placed() -> None:
+    picker = make_picker()
+    assert not picker.first_token("made-up", 1.0)
+    assert not picker.finish("made-up", 1.0, Outcome(endpoint=FAST, failed=True))
+    assert picker.traffic(1.0, 1.0)[FAST].in_flight == 0
+
+
+def test_counts_an_outcome_only_once() -> None:
+    picker = make_picker()
+    decision = picker.pick(request(), 0.0)
+    assert decision is not None
+    assert picker.finish(decision.id, 1.0, served(FAST))
+    assert not picker.finish(decision.id, 1.0, served(FAST))
+
+
+def test_gives_up_requests_nobody_reports_and_idle_sessions() -> None:
+    picker = make_picker()
+    picker.pick(request(session="s"), 0.0)
+    assert picker.expire(SETTINGS.request_timeout_seconds - 1) == 0
+    assert picker.expire(SETTINGS.request_timeout_seconds + 1) == 1
+    assert picker.in_flight == 0
+    assert picker.traffic(1000.0, 0.0)[FAST].in_flight == 0
+    picker.expire(SETTINGS.session_ttl_seconds + 1)
+    assert not picker._sessions
+
+
+def test_remembers_a_bounded_number_of_sessions() -> None:
+    picker = make_picker(settings=replace_settings(sessions_max=10))
+    for n in range(50):
+        picker.pick(request(range(0), session=f"s{n}"), 0.0)
+    assert list(picker._sessions) == [f"s{n}" for n in range(40, 50)]
+
+
+def replace_settings(**changes: object) -> PickerSettings:
+    return SETTINGS.model_copy(update=changes)
+
+
+def test_knows_nothing_to_pick_among_strangers() -> None:
+    assert make_picker().pick(request(candidates=("9.9.9.9:9",)), 0.0) is None
+    mixed = make_picker().pick(request(candidates=("9.9.9.9:9", SLOW)), 0.0)
+    assert mixed is not None
+    assert mixed.endpoints == (SLOW,)
+
+
+STEP = st.tuples(
+    st.sampled_from(["pick", "first_token", "finish", "fail", "expire"]),
+    st.integers(0, 40),
+    st.sets(st.sampled_from([FAST, SLOW, THIRD]), min_size=1),
+    st.booleans(),
+)
+
+
+@given(steps=st.lists(STEP, max_size=60))
+def test_whatever_happens_it_stays_among_the_candidates_and_owes_nothing_in_the_end(
+    steps: list[tuple[str, int, set[str], bool]],
+) -> None:
+    picker = make_picker()
+    open_picks: list[tuple[str, str]] = []
+    for now, (action, n, candidates, streamed) in enumerate(steps):
+        if action == "pick":
+            decision = picker.pick(
+                request(range(n), tuple(sorted(candidates)), streamed=streamed), float(now)
+            )
+            assert decision is not None
+            assert set(decision.endpoints) <= candidates
+            assert len(set(decision.endpoints)) == len(decision.endpoints)
+            assert decision.predicted_ttft > 0
+            open_picks.append((decision.id, decision.endpoints[0]))
+        elif action == "expire":
+            picker.expire(float(now))
+        elif open_picks:
+            id_, address = open_picks[n % len(open_picks)]
+            if action == "first_token":
+                picker.first_token(id_, float(now))
+            else:
+                open_picks.remove((id_, address))
+                picker.finish(id_, float(now), replace(served(address), failed=action == "fail"))
+    for id_, address in open_picks:
+        picker.finish(id_, 1000.0, served(address))
+    assert picker.in_flight == 0
+    for traffic in picker.traffic(1000.0, 0.0).values():
+        assert (traffic.in_flight, traffic.owed_tokens) == (0, 0)

@@ -1,0 +1,128 @@
+"""The picker over a real gRPC channel; Envoy itself is met in tests/integration."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import grpc
+import pytest
+from envoy.service.accesslog.v3 import als_pb2
+from envoy.service.ext_proc.v3 import external_processor_pb2 as pb
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from ext_proc.metrics import Metrics
+from ext_proc.picker import Picker
+from ext_proc.server import ACCESS_LOG, EXT_PROC, PickerServer
+from ext_proc.steer import Steerer
+from fleet.errors import StartError
+from fleet.model import Endpoint, Fleet, Hardware, Model, Version
+from fleet.prefix import PrefixHasher
+from fleet.settings import PickerSettings
+from tests.ext_proc.messages import ADDRESS, body, entry, headers
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from pathlib import Path
+
+ENDPOINT = Endpoint(ADDRESS, "llama", "stable", "p", Hardware("H100-80GB"))
+FLEET = Fleet((Model("llama", 8e9, (Version("stable", 100, (ENDPOINT,)),)),))
+LARGEST = 6 << 20
+
+
+class Served:
+    def __init__(self) -> None:
+        settings = PickerSettings()
+        self.metrics = Metrics()
+        self.picker = Picker(settings, FLEET.endpoints.values())
+        hasher = PrefixHasher(b"k", settings.block_bytes)
+        steerer = Steerer(settings, FLEET, hasher, self.picker)
+        self.server = PickerServer(steerer, self.picker, self.metrics, LARGEST)
+
+    def count(self, outcome: str) -> float:
+        return float(self.metrics.requests.labels(outcome)._value.get())
+
+
+@pytest.fixture
+async def served() -> AsyncIterator[tuple[Served, grpc.aio.Channel]]:
+    made = Served()
+    port = await made.server.start("127.0.0.1:0")
+    options = [("grpc.max_send_message_length", -1)]
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{port}", options=options) as channel:
+        yield made, channel
+    await made.server.stop(0)
+
+
+def chat(content: str) -> bytes:
+    return json.dumps({"messages": [{"role": "user", "content": content}]}).encode()
+
+
+async def test_steers_and_closes_the_stream_after_its_last_reply(
+    served: tuple[Served, grpc.aio.Channel],
+) -> None:
+    made, channel = served
+    call: Any = channel.stream_stream(f"/{EXT_PROC}/Process")()
+    await call.write(headers(path="/v1/chat/completions"))
+    assert pb.ProcessingResponse.FromString(await call.read()).HasField("request_headers")
+    await call.write(body(chat("hello")))
+    answer = pb.ProcessingResponse.FromString(await call.read())
+    assert answer.dynamic_metadata["envoy.lb"]["x-gateway-destination-endpoint"] == ADDRESS
+    assert await call.read() is grpc.aio.EOF  # although the client never half-closed
+    assert await call.code() is grpc.StatusCode.OK
+    assert made.count("steered") == 1
+
+
+async def test_takes_the_largest_body_that_envoy_buffers(served: tuple[Served, grpc.aio.Channel]) -> None:
+    _, channel = served
+    call: Any = channel.stream_stream(f"/{EXT_PROC}/Process")()
+    await call.write(headers(path="/v1/chat/completions"))
+    await call.read()
+    await call.write(body(chat("x" * LARGEST)))
+    assert pb.ProcessingResponse.FromString(await call.read()).HasField("dynamic_metadata")
+
+
+async def test_learns_from_the_access_log_and_counts_strangers(
+    served: tuple[Served, grpc.aio.Channel],
+) -> None:
+    made, channel = served
+    call: Any = channel.stream_stream(f"/{EXT_PROC}/Process")()
+    await call.write(headers(path="/v1/chat/completions"))
+    await call.read()
+    await call.write(body(chat("hello")))
+    answer = pb.ProcessingResponse.FromString(await call.read())
+    assert made.picker.in_flight == 1
+    message = als_pb2.StreamAccessLogsMessage()
+    message.http_logs.log_entry.append(entry(answer.dynamic_metadata["kvpilot"]["pick_id"]))
+    message.http_logs.log_entry.append(entry("forged"))
+    logs: Any = channel.stream_unary(f"/{ACCESS_LOG}/StreamAccessLogs")()
+    await logs.write(message.SerializeToString())
+    await logs.write(b"\xff not a message")
+    await logs.done_writing()
+    await logs
+    assert made.picker.in_flight == 0
+    assert made.metrics.log_entries.labels("applied")._value.get() == 1
+    assert made.metrics.log_entries.labels("dropped")._value.get() == 1
+
+
+async def test_counts_a_request_that_is_given_up_half_way(served: tuple[Served, grpc.aio.Channel]) -> None:
+    made, channel = served
+    call: Any = channel.stream_stream(f"/{EXT_PROC}/Process")()
+    await call.write(headers(path="/v1/chat/completions"))
+    await call.read()
+    await call.done_writing()
+    assert await call.read() is grpc.aio.EOF
+    assert made.count("aborted") == 1
+    assert made.picker.in_flight == 0
+
+
+async def test_answers_health_checks_until_it_stops(served: tuple[Served, grpc.aio.Channel]) -> None:
+    _, channel = served
+    stub = health_pb2_grpc.HealthStub(channel)
+    for service in ("", EXT_PROC):
+        answer = await stub.Check(health_pb2.HealthCheckRequest(service=service))
+        assert answer.status == health_pb2.HealthCheckResponse.SERVING
+
+
+async def test_says_in_one_line_that_an_address_cannot_be_listened_on(tmp_path: Path) -> None:
+    with pytest.raises(StartError, match=r"picker_address unix:.*cannot listen there"):
+        await Served().server.start(f"unix:{tmp_path}/absent/picker.sock")

@@ -1,0 +1,96 @@
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from envoy.service.ext_proc.v3 import external_processor_pb2 as pb
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ext_proc.picker import Decision
+from ext_proc.steer import Steered
+from ext_proc.stream import PickStream
+from tests.ext_proc.messages import body, headers
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+DECISION = Decision("id-1", ("10.0.0.1:80", "10.0.0.2:80"), 0.1, 0.0, ())
+
+
+class RecordingDecider:
+    """Wants POST /chat, decides everything, and remembers what it was asked."""
+
+    def __init__(self, answer: Steered) -> None:
+        self.answer = answer
+        self.asked: list[tuple[str, str, dict[str, str], bytes, float]] = []
+
+    def wants_body(self, method: str, path: str) -> bool:
+        return (method, path) == ("POST", "/chat")
+
+    def steer(self, cluster: str, path: str, headers: Mapping[str, str], body: bytes, now: float) -> Steered:
+        self.asked.append((cluster, path, dict(headers), body, now))
+        return self.answer
+
+
+def reply(data: bytes | None) -> pb.ProcessingResponse:
+    assert data is not None
+    return pb.ProcessingResponse.FromString(data)
+
+
+def test_holds_the_headers_until_the_body_and_names_the_endpoints_in_metadata_only() -> None:
+    decider = RecordingDecider(Steered("steered", DECISION))
+    stream = PickStream(decider)
+    first = reply(stream.receive(headers(), 1.0))
+    assert first.WhichOneof("response") == "request_headers"
+    assert stream.outcome == "aborted"  # if it ended here
+    second = reply(stream.receive(body(b"{}"), 2.0))
+    assert second.WhichOneof("response") == "request_body"
+    assert not second.request_body.response.HasField("header_mutation")
+    metadata = {k: dict(v) for k, v in second.dynamic_metadata.items()}
+    assert metadata == {
+        "envoy.lb": {"x-gateway-destination-endpoint": "10.0.0.1:80,10.0.0.2:80"},
+        "kvpilot": {"pick_id": "id-1"},
+    }
+    assert stream.done
+    cluster, path, asked_headers, data, now = decider.asked[0]
+    assert (cluster, path, data, now) == ("llama/stable", "/chat", b"{}", 2.0)
+    assert asked_headers["x-session-id"] == "s"
+
+
+def test_decides_from_the_beginning_of_a_body_that_is_too_long_to_be_sent_whole() -> None:
+    decider = RecordingDecider(Steered("steered", DECISION))
+    stream = PickStream(decider)
+    stream.receive(headers(), 1.0)
+    stream.receive(body(b"{", end=False), 1.0)
+    assert (stream.done, stream.outcome) == (True, "steered")
+
+
+def test_lets_a_request_pass_that_nothing_can_be_decided_of() -> None:
+    decider = RecordingDecider(Steered("not-json"))
+    stream = PickStream(decider)
+    stream.receive(headers(), 1.0)
+    answer = reply(stream.receive(body(b"?"), 1.0))
+    assert answer.WhichOneof("response") == "request_body"
+    assert not answer.HasField("dynamic_metadata")
+    assert (stream.done, stream.outcome) == (True, "not-json")
+
+
+def test_is_done_after_the_headers_of_what_it_does_not_read() -> None:
+    for data in (headers("GET"), headers(path="/other"), headers(end=True)):
+        decider = RecordingDecider(Steered("steered", DECISION))
+        stream = PickStream(decider)
+        assert reply(stream.receive(data, 1.0)).WhichOneof("response") == "request_headers"
+        assert stream.done
+        assert not decider.asked
+
+
+@given(data=st.binary(max_size=60))
+def test_never_raises_whatever_the_bytes(data: bytes) -> None:
+    PickStream(RecordingDecider(Steered("steered", DECISION))).receive(data, 1.0)
+
+
+def test_ends_without_a_reply_on_a_message_it_never_asked_for() -> None:
+    message = pb.ProcessingRequest(response_headers=pb.HttpHeaders()).SerializeToString()
+    stream = PickStream(RecordingDecider(Steered("steered", DECISION)))
+    assert stream.receive(message, 1.0) is None
+    assert (stream.done, stream.outcome) == (True, "unexpected")
