@@ -1,0 +1,287 @@
+"""The engine model: one pod's queue, prefill, decode and KV cache, driven from event to event.
+
+Prompts are prefilled one after the other, in order of arrival, on the tokens that the cache does not hold.
+All running streams decode together: an iteration gives each of them one token, so a single clock of
+iterations orders all their ends and no token needs a step of its own. A request is admitted when a batch
+slot is free and its whole prompt and answer fit into the KV cache (TensorRT-LLM's guaranteed-no-evict
+scheduling); until then it, and all behind it, wait.
+
+Between two events every rate is constant, so their times are exact and do not depend on how often anyone
+asks. Times are seconds on the caller's clock, which must not go back.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import OrderedDict
+from dataclasses import dataclass
+from heapq import heappop, heappush
+from typing import TYPE_CHECKING
+
+from fleet.errors import KvpilotError
+from sim.kvcache import BlockCache, Lease
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from fleet.model import Rate
+
+PREFILL_OVERHEAD = 0.008
+"""Seconds that every request costs before its prefill: tokenizing, scheduling, the first sampled token."""
+
+PREFILL_SLOWDOWN = 0.012
+"""Share by which each running decode slows a prefill: its tokens ride in the same iterations."""
+
+DECODE_SLOWDOWN = 0.004
+"""Share by which each further stream slows all streams: one more KV cache to read per iteration."""
+
+MIXED_SLOWDOWN = 0.25
+"""Share by which iterations that carry a chunk of prefill are slower for the streams in them."""
+
+# A stream's tokens are counted from a sum of iterations: this much, in tokens, is rounding.
+_ROUNDING = 1e-6
+
+
+class RequestTooLargeError(KvpilotError):
+    """The prompt and its answer can never fit into the engine's KV cache."""
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """`blocks` are the chained names of the whole blocks of prompt and answer, as far as they are known."""
+
+    id: int  # unique among those in flight
+    prompt_tokens: int
+    output_tokens: int  # exactly so many are generated; at least 1
+    blocks: Sequence[int] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """At `at`, the request got its first token, or (`finished`) its last."""
+
+    at: float
+    id: int
+    finished: bool
+    cached_tokens: int  # prompt tokens that were not computed
+
+
+@dataclass(frozen=True, slots=True)
+class Gauges:
+    """What an engine tells of itself. Counts of requests and of KV blocks; counters never go down."""
+
+    active: int
+    scheduled: int
+    context: int
+    waiting: int
+    max_requests: int
+    context_tokens: int  # uncached prompt tokens of the running prefill
+    blocks_max: int
+    blocks_used: int
+    tokens_per_block: int
+    blocks_reused: int  # counter
+    iterations: int  # counter
+    finished: int  # counter
+    prefill_busy_seconds: float  # counter
+
+
+@dataclass(slots=True)
+class _Running:
+    request: Request
+    lease: Lease
+    cached_tokens: int
+    overhead_left: float  # seconds
+    tokens_left: float  # prompt tokens still to compute
+    began: float = 0.0  # the iteration of its first token
+
+
+class Engine:
+    """One emulated engine. `submit`, `cancel` and `advance` in the order of their `now`."""
+
+    def __init__(
+        self,
+        rate: Rate,
+        kv_blocks: int,
+        tokens_per_block: int = 32,
+        max_requests: int = 256,
+        overhead: float = PREFILL_OVERHEAD,
+    ) -> None:
+        """`rate`: of an otherwise idle engine. `overhead`: seconds per request before its prefill."""
+        self._rate = rate
+        self._cache = BlockCache(kv_blocks)
+        self._tokens_per_block = tokens_per_block
+        self._max_requests = max_requests
+        self._overhead = overhead
+        self._queue: OrderedDict[int, Request] = OrderedDict()
+        self._prefill: _Running | None = None
+        self._decoding: dict[int, _Running] = {}
+        self._ends: list[tuple[float, int]] = []  # heap of (iteration, request), cancelled ones too
+        self._events: list[Event] = []
+        self._finished = 0
+        # The state below holds at `_at`; the rates hold from then to `_next_at`.
+        self._at = 0.0
+        self._iterations = 0.0
+        self._busy = 0.0
+        self._iteration_seconds = rate.tpot
+        self._prefill_rate = rate.prefill
+        self._prefill_ends_at = self._decode_ends_at = math.inf
+
+    def fits(self, prompt_tokens: int, output_tokens: int) -> bool:
+        """Whether such a request can ever run here."""
+        return self._blocks_for(prompt_tokens + output_tokens) <= self._cache.capacity
+
+    def submit(self, request: Request, now: float) -> None:
+        """Queue a request. Raises RequestTooLargeError where it could never be admitted."""
+        if not self.fits(request.prompt_tokens, request.output_tokens):
+            tokens = request.prompt_tokens + request.output_tokens
+            room = self._cache.capacity * self._tokens_per_block
+            raise RequestTooLargeError(f"{tokens} tokens of prompt and answer exceed the KV cache of {room}")
+        self._run_until(now)
+        self._queue[request.id] = request
+        if self._prefill is None:
+            self._change(now)
+
+    def cancel(self, request_id: int, now: float) -> None:
+        """Drop a request wherever it is; one that is over is none of ours. What it computed stays cached."""
+        self._run_until(now)
+        if self._queue.pop(request_id, None) is not None:
+            self._change(now)
+        elif (stream := self._decoding.get(request_id)) is not None:
+            self._settle(now)
+            del self._decoding[request_id]
+            self._cache.release(stream.lease)
+            self._change(now)
+        elif self._prefill is not None and self._prefill.request.id == request_id:
+            self._settle(now)
+            self._cache.release(self._prefill.lease)
+            self._prefill = None
+            self._change(now)
+
+    def advance(self, now: float) -> list[Event]:
+        """What happened up to and including `now` and was not yet told, in order."""
+        self._run_until(now)
+        events, self._events = self._events, []
+        return events
+
+    def next_event_at(self) -> float:
+        """When something will happen if nobody submits or cancels; infinity for an idle engine."""
+        if self._events:
+            return self._events[0].at
+        return min(self._prefill_ends_at, self._decode_ends_at)
+
+    def progress(self, request_id: int, now: float) -> int:
+        """Output tokens that a running request has by `now`; 0 before its first, and once it is over."""
+        self._run_until(now)
+        stream = self._decoding.get(request_id)
+        if stream is None:
+            return 0
+        passed = self._iterations_at(now) - stream.began
+        return min(1 + int(passed + _ROUNDING), stream.request.output_tokens - 1)  # its last ends it
+
+    def gauges(self, now: float) -> Gauges:
+        """The engine's own account of itself."""
+        self._run_until(now)
+        context = 0 if self._prefill is None else 1
+        scheduled = context + len(self._decoding)
+        return Gauges(
+            active=scheduled + len(self._queue),
+            scheduled=scheduled,
+            context=context,
+            waiting=len(self._queue),
+            max_requests=self._max_requests,
+            context_tokens=math.ceil(self._prefill.tokens_left) if self._prefill else 0,
+            blocks_max=self._cache.capacity,
+            blocks_used=self._cache.used,
+            tokens_per_block=self._tokens_per_block,
+            blocks_reused=self._cache.reused,
+            iterations=int(self._iterations_at(now)),
+            finished=self._finished,
+            prefill_busy_seconds=self._busy + context * max(0.0, now - self._at),
+        )
+
+    def _run_until(self, now: float) -> None:
+        while (at := min(self._prefill_ends_at, self._decode_ends_at)) <= now:
+            self._settle(at)
+            if self._prefill is not None and self._prefill_ends_at <= self._decode_ends_at:
+                self._end_prefill(self._prefill)
+            else:
+                self._end_decode()
+            self._change(at)
+
+    def _iterations_at(self, now: float) -> float:
+        if not self._decoding and self._prefill is None:
+            return self._iterations
+        return self._iterations + max(0.0, now - self._at) / self._iteration_seconds
+
+    def _settle(self, now: float) -> None:
+        """Bring the state forward to `now`, at the rates that held since it was last touched."""
+        self._iterations = self._iterations_at(now)
+        if (prefill := self._prefill) is not None:
+            passed = max(0.0, now - self._at)
+            self._busy += passed
+            overhead = min(passed, prefill.overhead_left)
+            prefill.overhead_left -= overhead
+            prefill.tokens_left = max(0.0, prefill.tokens_left - (passed - overhead) * self._prefill_rate)
+        self._at = max(now, self._at)
+
+    def _change(self, now: float) -> None:
+        """Who runs may have changed: admit the next in line, and set the rates and ends that follow."""
+        self._settle(now)
+        self._admit()
+        decodes = len(self._decoding)
+        mixed = 0.0 if self._prefill is None else MIXED_SLOWDOWN
+        batch = 1 + DECODE_SLOWDOWN * max(0, decodes - 1)
+        self._iteration_seconds = self._rate.tpot * batch * (1 + mixed)
+        self._prefill_rate = self._rate.prefill / (1 + PREFILL_SLOWDOWN * decodes)
+        self._prefill_ends_at = self._decode_ends_at = math.inf
+        if self._prefill is not None:
+            left = self._prefill.overhead_left + self._prefill.tokens_left / self._prefill_rate
+            self._prefill_ends_at = self._at + left
+        while self._ends and self._ends[0][1] not in self._decoding:
+            heappop(self._ends)
+        if self._ends:
+            left = max(0.0, self._ends[0][0] - self._iterations) * self._iteration_seconds
+            self._decode_ends_at = self._at + left
+
+    def _admit(self) -> None:
+        if self._prefill is not None or not self._queue or len(self._decoding) >= self._max_requests:
+            return
+        request = next(iter(self._queue.values()))
+        # The last prompt token is always computed: its output is the first answer token.
+        matchable = request.blocks[: (request.prompt_tokens - 1) // self._tokens_per_block]
+        total = self._blocks_for(request.prompt_tokens + request.output_tokens)
+        lease = self._cache.acquire(matchable, total)
+        if lease is None:
+            return
+        del self._queue[request.id]
+        cached = len(lease.pinned) * self._tokens_per_block
+        self._prefill = _Running(request, lease, cached, self._overhead, request.prompt_tokens - cached)
+
+    def _end_prefill(self, running: _Running) -> None:
+        request = running.request
+        computed = slice(len(running.lease.pinned), request.prompt_tokens // self._tokens_per_block)
+        self._cache.commit(running.lease, request.blocks[computed])
+        self._prefill = None
+        self._events.append(Event(self._at, request.id, finished=False, cached_tokens=running.cached_tokens))
+        if request.output_tokens <= 1:
+            self._finish(running)
+            return
+        running.began = self._iterations
+        self._decoding[request.id] = running
+        heappush(self._ends, (running.began + request.output_tokens - 1, request.id))
+
+    def _end_decode(self) -> None:
+        end, request_id = heappop(self._ends)
+        self._iterations = max(self._iterations, end)  # exact: sums of durations are not
+        self._finish(self._decoding.pop(request_id))
+
+    def _finish(self, running: _Running) -> None:
+        request = running.request
+        whole = (request.prompt_tokens + request.output_tokens) // self._tokens_per_block
+        self._cache.commit(running.lease, request.blocks[len(running.lease.pinned) : whole])
+        self._cache.release(running.lease)
+        self._finished += 1
+        self._events.append(Event(self._at, request.id, finished=True, cached_tokens=running.cached_tokens))
+
+    def _blocks_for(self, tokens: int) -> int:
+        return -(-tokens // self._tokens_per_block)

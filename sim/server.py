@@ -1,0 +1,169 @@
+"""Emulated endpoints on real sockets: every emulated pool of a settings file, in one process.
+
+Streams send their response headers before prefill and the first chunk after it; other answers send both at
+the end. A client that goes away takes its request out of the engine.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+from aiohttp import web
+
+from fleet.errors import ConfigError, StartError
+from fleet.settings import split_host_port
+from sim import openai_api
+from sim.backend import Backend
+from sim.capacity import TOKENS_PER_BLOCK, Capacity, capacity
+from sim.engine import Engine, RequestTooLargeError
+from sim.exposition import CONTENT_TYPE, exposition
+from sim.openai_api import Answer, ApiError, Call
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from fleet.settings import Settings
+
+MAX_BODY_BYTES = 64 << 20
+"""Longest request body that is read; more is answered with 413."""
+
+_SHUTDOWN_SECONDS = 0.5
+"""How long answers in progress may go on once the process was told to end."""
+
+_STREAM_HEADERS = {"Content-Type": "text/event-stream; charset=utf-8", "Cache-Control": "no-cache"}
+
+
+class EmulatedEndpoint:
+    """What one address serves: an engine behind the HTTP interfaces of Triton and trtllm-serve."""
+
+    def __init__(self, model: str, capacity: Capacity) -> None:
+        """`model`: the name that clients use."""
+        self._model = model
+        self._gpu_bytes = capacity.gpu_bytes
+        self._backend = Backend(
+            Engine(
+                capacity.rate,
+                capacity.kv_blocks,
+                TOKENS_PER_BLOCK,
+                capacity.max_requests,
+                capacity.overhead,
+            )
+        )
+
+    def application(self) -> web.Application:
+        """The routes of this endpoint."""
+        application = web.Application(client_max_size=MAX_BODY_BYTES)
+        application.add_routes(
+            [
+                web.post("/v1/chat/completions", self._chat),
+                web.post("/v1/completions", self._completions),
+                web.get("/v1/models", self._models),
+                web.get("/health", self._healthy),
+                web.get("/v2/health/ready", self._healthy),
+                web.get("/v2/health/live", self._healthy),
+                web.get("/metrics", self._metrics),
+            ]
+        )
+        return application
+
+    async def _chat(self, request: web.Request) -> web.StreamResponse:
+        return await self._answer(request, chat=True)
+
+    async def _completions(self, request: web.Request) -> web.StreamResponse:
+        return await self._answer(request, chat=False)
+
+    async def _answer(self, request: web.Request, *, chat: bool) -> web.StreamResponse:
+        try:
+            call = openai_api.parse(await request.read(), chat=chat, model=self._model)
+            return await self._run(request, call)
+        except ApiError as error:
+            return _json_response(error.body(), error.status)
+        except RequestTooLargeError as error:
+            return _json_response(ApiError(400, str(error), None, "context_length_exceeded").body(), 400)
+        except web.HTTPRequestEntityTooLarge:
+            return _json_response(ApiError(413, f"the body exceeds {MAX_BODY_BYTES} bytes").body(), 413)
+
+    async def _run(self, request: web.Request, call: Call) -> web.StreamResponse:
+        answer = Answer(call)
+        ticket = self._backend.submit(
+            call.prompt.tokens, call.output_tokens, answer.blocks, stream=call.stream
+        )
+        try:
+            if not call.stream:
+                await ticket.more()
+                return _json_response(answer.body(ticket.cached_tokens))
+            response = web.StreamResponse(headers=_STREAM_HEADERS)
+            await response.prepare(request)  # aiohttp writes a StreamResponse's headers at once
+            sent = 0
+            while sent < call.output_tokens:
+                await ticket.more()
+                chunk = answer.chunk(sent, ticket.emitted)
+                sent = ticket.emitted
+                await response.write(chunk + answer.end(ticket.cached_tokens) if ticket.finished else chunk)
+            return response
+        finally:
+            self._backend.cancel(ticket)
+
+    async def _models(self, _: web.Request) -> web.Response:
+        return _json_response(openai_api.models(self._model))
+
+    async def _healthy(self, _: web.Request) -> web.Response:
+        return web.Response()
+
+    async def _metrics(self, _: web.Request) -> web.Response:
+        text = exposition(self._backend.gauges(), time.time(), self._gpu_bytes)
+        return web.Response(body=text.encode(), headers={"Content-Type": CONTENT_TYPE})
+
+
+def _json_response(body: bytes, status: int = 200) -> web.Response:
+    return web.Response(body=body, status=status, content_type="application/json")
+
+
+def emulated_endpoints(settings: Settings, source: str) -> dict[str, EmulatedEndpoint]:
+    """Every address of every emulated pool. Raises ConfigError; `source` names the settings there."""
+    found: dict[str, EmulatedEndpoint] = {}
+    for model, version, pool in settings.pools():
+        if pool.emulated is None or not pool.endpoints:
+            continue
+        size = capacity(model, pool)
+        if not size.kv_blocks:
+            field = f"models.{model.name}.versions.{version.name}.pools.{pool.name}.tensor_parallel"
+            need = f"expected more GPUs: {model.parameters_billion:g}B weights leave no room for a KV cache"
+            raise ConfigError(source, field, pool.tensor_parallel, need)
+        found |= {address: EmulatedEndpoint(model.name, size) for address in pool.endpoints}
+    if not found:
+        raise ConfigError(source, "models", None, "expected a pool with both `emulated` and `endpoints`")
+    return found
+
+
+@asynccontextmanager
+async def serving(endpoints: dict[str, EmulatedEndpoint]) -> AsyncIterator[None]:
+    """Listen on every address while the context is open. Raises StartError where one cannot be had."""
+    runners: list[web.AppRunner] = []
+    try:
+        for address, endpoint in endpoints.items():
+            runner = web.AppRunner(
+                endpoint.application(),
+                access_log=None,
+                handler_cancellation=True,  # a client that leaves ends its handler, and so its request
+                shutdown_timeout=_SHUTDOWN_SECONDS,
+            )
+            runners.append(runner)
+            await runner.setup()
+            await _listen(runner, address)
+        yield
+    finally:
+        async with asyncio.TaskGroup() as group:
+            for runner in runners:
+                group.create_task(runner.cleanup())
+
+
+async def _listen(runner: web.AppRunner, address: str) -> None:
+    host, port = split_host_port(address)
+    try:
+        await web.TCPSite(runner, host, port).start()
+    except OSError as error:
+        raise StartError(f"{address}: cannot listen: {error.strerror or error}") from error

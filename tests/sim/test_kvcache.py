@@ -1,0 +1,127 @@
+from __future__ import annotations
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sim.kvcache import BlockCache, Lease
+
+CAPACITY = 7
+
+
+def chain(tokens: str) -> list[int]:
+    """Names of the prefixes of `tokens`, one block per character: a name stands for all before it."""
+    return [int("1" + tokens[: end + 1]) for end in range(len(tokens))]
+
+
+def parent(block: int) -> int:
+    return block // 10
+
+
+class Reference:
+    """The same cache by brute force: every block with its holders and the moment it fell idle."""
+
+    def __init__(self) -> None:
+        self.clock = 0
+        self.holders: dict[int, int] = {}
+        self.idle_since: dict[int, int] = {}
+        self.private = 0
+
+    def match(self, blocks: list[int]) -> int:
+        return next((n for n, block in enumerate(blocks) if block not in self.holders), len(blocks))
+
+    def acquire(self, blocks: list[int], total: int) -> bool:
+        matched = blocks[: self.match(blocks)]
+        busy = {block for block, count in self.holders.items() if count} | set(matched)
+        if len(busy) + self.private + total - len(matched) > CAPACITY:
+            return False
+        for block in matched:
+            self.holders[block] += 1
+        self.private += total - len(matched)
+        while len(self.holders) + self.private > CAPACITY:
+            idle = [block for block, count in self.holders.items() if not count]
+            del self.holders[min(idle, key=lambda block: self.idle_since[block])]
+        return True
+
+    def commit(self, blocks: list[int]) -> None:
+        self.private -= len(blocks)
+        for block in blocks:
+            self.holders[block] = self.holders.get(block, 0) + 1
+
+    def release(self, pinned: list[int], private: int) -> None:
+        for block in reversed(pinned):
+            self.clock += 1
+            self.holders[block] -= 1
+            self.idle_since[block] = self.clock
+        self.private -= private
+
+
+requests = st.tuples(st.text("12", min_size=1, max_size=5), st.integers(0, 2))
+steps = st.lists(st.tuples(requests, st.integers(0, 3), st.booleans()), max_size=25)
+
+
+@given(steps)
+@settings(max_examples=150, deadline=None)
+def test_holds_exactly_what_a_brute_force_cache_holds(
+    plan: list[tuple[tuple[str, int], int, bool]],
+) -> None:
+    cache, reference = BlockCache(CAPACITY), Reference()
+    running: list[tuple[Lease, list[int]]] = []
+    for (tokens, extra), victim, computed in plan:
+        blocks = chain(tokens)
+        lease = cache.acquire(blocks, len(blocks) + extra)
+        assert (lease is not None) == reference.acquire(blocks, len(blocks) + extra)
+        if lease is not None:
+            running.append((lease, blocks))
+        if victim < len(running):
+            lease, blocks = running.pop(victim)
+            if computed:
+                rest = blocks[len(lease.pinned) :]
+                cache.commit(lease, rest)
+                reference.commit(rest)
+            reference.release(list(lease.pinned), lease.private)
+            cache.release(lease)
+        assert cache.cached == len(reference.holders)
+        assert cache.used == sum(1 for count in reference.holders.values() if count) + reference.private
+        assert cache.used <= CAPACITY
+        for block in reference.holders:
+            assert cache.match([block]) == 1
+            assert parent(block) == 1 or cache.match([parent(block)]) == 1, "a block without its prefix"
+    for lease, _ in running:
+        cache.release(lease)
+    assert cache.used == 0
+
+
+def test_matches_only_an_unbroken_prefix() -> None:
+    cache = BlockCache(8)
+    lease = cache.acquire([], 3)
+    assert lease is not None
+    cache.commit(lease, chain("123"))
+    assert cache.match(chain("123")) == 3
+    assert cache.match(chain("1223")) == 2
+    assert cache.match([999, *chain("123")]) == 0
+
+
+def test_two_requests_that_computed_the_same_block_keep_one_copy() -> None:
+    cache = BlockCache(8)
+    first, second = cache.acquire([], 2), cache.acquire([], 2)
+    assert first is not None
+    assert second is not None
+    cache.commit(first, chain("12"))
+    cache.commit(second, chain("12"))
+    assert cache.used == 2
+    cache.release(first)
+    assert cache.used == 2
+    cache.release(second)
+    assert (cache.used, cache.cached) == (0, 2)
+
+
+def test_evicts_the_tail_of_the_prefix_that_was_longest_unused() -> None:
+    cache = BlockCache(6)
+    for tokens in ("111", "222"):
+        lease = cache.acquire([], 3)
+        assert lease is not None
+        cache.commit(lease, chain(tokens))
+        cache.release(lease)
+    assert cache.acquire([], 2) is not None
+    assert cache.match(chain("111")) == 1
+    assert cache.match(chain("222")) == 3
