@@ -1,0 +1,60 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from envoy.config.cluster.v3 import cluster_pb2
+
+from fleet.settings import Settings, parse
+from xds_server.resources.clusters import log_cluster, picker_cluster, version_cluster
+from xds_server.snapshot import ENDPOINT
+
+
+def settings(**more: Any) -> Settings:
+    pool = {"name": "p", "gpu": "H100-80GB", "endpoints": ["10.0.0.1:80"]}
+    return parse({"models": [{"name": "m", "versions": [{"name": "v", "pools": [pool]}]}], **more}, "test")
+
+
+def parsed(resource: Any) -> Any:
+    return cluster_pb2.Cluster.FromString(resource.body)
+
+
+@pytest.mark.parametrize(
+    ("address", "kind"),
+    [
+        ("unix:/run/p.sock", cluster_pb2.Cluster.STATIC),
+        ("127.0.0.1:18001", cluster_pb2.Cluster.STATIC),
+        ("picker.llm.svc:18001", cluster_pb2.Cluster.STRICT_DNS),
+    ],
+)
+def test_the_picker_may_be_a_socket_an_address_or_a_name(address: str, kind: int) -> None:
+    message = parsed(picker_cluster(settings(picker_address=address)))
+    host = message.load_assignment.endpoints[0].lb_endpoints[0].endpoint.address
+    assert message.type == kind
+    found = host.pipe.path or host.socket_address.address
+    assert found == address.removeprefix("unix:").removesuffix(":18001")
+
+
+def test_a_failing_picker_is_left_alone_within_a_third_of_a_second() -> None:
+    message = parsed(picker_cluster(settings()))
+    check = message.health_checks[0]
+    assert check.interval.ToTimedelta().total_seconds() + check.timeout.ToTimedelta().total_seconds() < 0.36
+    assert check.no_traffic_interval == check.interval
+    assert check.unhealthy_threshold.value == 1
+    assert message.common_lb_config.healthy_panic_threshold.value == 0
+    assert message.common_lb_config.HasField("healthy_panic_threshold")
+    assert message.circuit_breakers.thresholds[0].max_requests.value == 64
+
+
+def test_log_streams_do_not_use_up_the_limit_on_picks() -> None:
+    message = parsed(log_cluster(settings()))
+    assert message.name != parsed(picker_cluster(settings())).name
+    assert not message.circuit_breakers.thresholds[0].HasField("max_requests")
+
+
+def test_a_version_retries_by_budget_and_needs_its_endpoints() -> None:
+    resource = version_cluster("m/v", settings())
+    thresholds = parsed(resource).circuit_breakers.thresholds[0]
+    assert thresholds.retry_budget.min_retry_concurrency.value > 3
+    assert thresholds.max_requests.value > 1024
+    assert resource.needs == {(ENDPOINT, "m/v")}
