@@ -1,0 +1,176 @@
+"""The `kvpilot` command: parse, run, end.
+
+Exit codes: 0 for a normal end, which Ctrl-C and SIGTERM are too; 2 for a mistake or a failure that one line
+on stderr names. Nothing is left running after either.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import importlib.metadata
+import os
+import signal
+import sys
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn, get_args
+
+import uvloop
+
+from fleet.errors import ConfigError, KvpilotError
+from fleet.settings import Settings, Steering, load
+from kvpilot.live import Screen, show
+from kvpilot.mesh import LocalMesh
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine, Sequence
+
+REDIS_VARIABLE = "KVPILOT_REDIS_URL"
+"""Environment variable: an existing Redis to use in place of an embedded one."""
+
+DEFAULT_FILE = Path(__file__).with_name("default.yaml")
+_PHASES: tuple[str, ...] = ("round_robin", "weighted", "steered")
+_DEFAULT_SEED = 0
+_FAILED = 2
+_ENDING_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line, like every other mistake."""
+
+    def error(self, message: str) -> NoReturn:
+        raise ConfigError("command line", "", None, message)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit code."""
+    try:
+        options = _parser().parse_args(arguments)
+        settings, source = _settings(options)
+        _run_until_signalled(_up(options, settings, source))
+    except KvpilotError as error:
+        print(f"kvpilot: {' '.join(str(error).split())}", file=sys.stderr)
+        return _FAILED
+    except KeyboardInterrupt:
+        pass  # Ctrl-C before the first child
+    except BrokenPipeError:
+        # Whoever read our output has seen enough; the interpreter's last flush must not complain.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 0
+
+
+def _parser() -> _Parser:
+    parser = _Parser(prog="kvpilot", description="Steers LLM traffic to the pod that will answer first.")
+    parser.add_argument("--version", action="version", version=f"kvpilot {_version()}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    up = commands.add_parser("up", help="run a mesh on this machine and show it until Ctrl-C")
+    up.add_argument("-c", dest="config", type=Path, metavar="kvpilot.yaml", help="your own backends")
+    up.add_argument("--port", type=_port, help="listen on this port in place of the file's")
+    up.add_argument("--for", dest="duration", type=_duration, metavar="SECONDS", help="end after this time")
+    up.add_argument("--json", dest="as_json", action="store_true", help="JSON on stdout, the rest on stderr")
+    up.add_argument("--demo", type=_duration, metavar="SECONDS", help="compare policies, this long each")
+    up.add_argument(
+        "--order", type=_order, default=_PHASES, metavar="A,B,C", help="the demo's phases in order"
+    )
+    up.add_argument("--seed", type=int, default=_DEFAULT_SEED, help="the demo's random seed")
+    return parser
+
+
+def _settings(options: argparse.Namespace) -> tuple[Settings, str]:
+    """The settings and the name that errors give their source."""
+    file: Path = options.config or DEFAULT_FILE
+    settings = load(file)
+    if options.port is None:
+        return settings, str(file)
+    host = settings.listen.rpartition(":")[0]
+    changed = settings.model_copy(update={"listen": f"{host}:{options.port}"})
+    return changed, f"{file} with --port {options.port}"
+
+
+async def _up(options: argparse.Namespace, settings: Settings, source: str) -> None:
+    redis_url = os.environ.get(REDIS_VARIABLE) or None
+    if options.demo is not None:
+        from kvpilot.demo.phases import run_demo  # noqa: PLC0415 - its load generator serves nothing else
+
+        await run_demo(
+            settings,
+            source,
+            seconds=options.demo,
+            order=options.order,
+            seed=options.seed,
+            redis_url=redis_url,
+            as_json=options.as_json,
+        )
+        return
+    await _show(options, settings, source, redis_url)
+
+
+async def _show(options: argparse.Namespace, settings: Settings, source: str, redis_url: str | None) -> None:
+    screen = Screen(as_json=options.as_json)
+    mesh = LocalMesh(settings, source=source, redis_url=redis_url, announce=screen.announce)
+    async with AsyncExitStack() as stack:
+        with screen.starting():
+            await stack.enter_async_context(mesh)
+            await mesh.wait_ready()
+        await show(mesh, screen, seconds=options.duration)
+
+
+def _run_until_signalled(work: Coroutine[Any, Any, None]) -> None:
+    """Run `work` to its end, or cancel it once at the first signal and let it clean up."""
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(_guarded(work))
+
+
+async def _guarded(work: Coroutine[Any, Any, None]) -> None:
+    task = asyncio.ensure_future(work)
+    ended = _cancel_once(task)
+    try:
+        await task
+    except asyncio.CancelledError:
+        if not ended():
+            raise
+
+
+def _cancel_once(task: asyncio.Future[None]) -> Callable[[], bool]:
+    """Have the ending signals cancel `task`; a second one must not interrupt its clean-up."""
+    received: list[int] = []
+
+    def end(number: int) -> None:
+        if not received:
+            task.cancel()
+        received.append(number)
+
+    for number in _ENDING_SIGNALS:
+        asyncio.get_running_loop().add_signal_handler(number, end, number)
+    return lambda: bool(received)
+
+
+def _port(text: str) -> int:
+    if not text.isdecimal() or not 0 < int(text) < 65536:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a port from 1 to 65535")
+    return int(text)
+
+
+def _duration(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not 0 < seconds < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds above 0")
+    return seconds
+
+
+def _order(text: str) -> tuple[str, ...]:
+    names = tuple(name.strip() for name in text.split(","))
+    if sorted(names) != sorted(get_args(Steering)):
+        raise argparse.ArgumentTypeError(f"{text!r} does not name each of {', '.join(_PHASES)} once")
+    return names
+
+
+def _version() -> str:
+    try:
+        return importlib.metadata.version("kvpilot")
+    except importlib.metadata.PackageNotFoundError:
+        return "(a checkout that is not installed)"

@@ -1,0 +1,67 @@
+"""Ports of this machine: choosing free ones, and asking whether one is free."""
+
+from __future__ import annotations
+
+import contextlib
+import ipaddress
+import os
+import random
+import socket
+
+from fleet.errors import ConfigError, StartError
+from fleet.settings import split_host_port
+
+LOOPBACK = "127.0.0.1"
+
+_CHOICE = range(20_000, 30_000)
+"""Below Linux's ephemeral range (32768 and up): an outgoing connection can never sit on the port of an
+endpoint that is being restarted, nor can a connection to a dead one reach itself."""
+
+_WILDCARDS = {"0.0.0.0": LOOPBACK, "::": "::1"}  # noqa: S104 - listening there is the user's choice
+
+
+def free_ports(count: int, taken: frozenset[int] = frozenset()) -> list[int]:
+    """`count` distinct loopback ports that nothing listens on and that are not in `taken`."""
+    found: list[int] = []
+    with contextlib.ExitStack() as held:
+        for port in random.sample(_CHOICE, len(_CHOICE)):
+            if len(found) == count:
+                return found
+            if port in taken:
+                continue
+            with contextlib.suppress(OSError):
+                held.enter_context(_listen(LOOPBACK, port))
+                found.append(port)
+    raise StartError(
+        f"fewer than {count} free ports from {_CHOICE.start} to {_CHOICE.stop - 1} on {LOOPBACK}"
+    )
+
+
+def require_free(address: str, *, source: str, field: str, advice: str) -> None:
+    """Raises ConfigError, naming who asks for `address` and what to do, unless it can be listened on."""
+    try:
+        _listen(*split_host_port(address)).close()
+    except OSError as error:
+        reason = (os.strerror(error.errno) if error.errno and error.errno > 0 else str(error)).lower()
+        raise ConfigError(source, field, address, f"cannot listen there ({reason}); {advice}") from error
+
+
+def dialable(address: str) -> str:
+    """Where to dial a server that listens on `host:port`; a wildcard is reached over loopback."""
+    host, port = split_host_port(address)
+    host = _WILDCARDS.get(host, host)
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def is_ip(host: str) -> bool:
+    """Whether `host` is a literal address and not a name."""
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    return socket.create_server((host, port), family=family)

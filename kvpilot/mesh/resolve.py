@@ -1,0 +1,66 @@
+"""The user's settings made complete for one machine: every address chosen, once and for all children."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from fleet.settings import PoolSettings, Settings, split_host_port
+from kvpilot.mesh.ports import LOOPBACK, free_ports
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+
+def resolve(settings: Settings, runtime: Path, redis_url: str) -> Settings:
+    """The same settings with nothing left open.
+
+    Emulated pools without endpoints get free loopback ports; the xDS server and the picker get sockets in
+    `runtime` unless the user said where; Redis is `redis_url`; clients are told who answered them.
+    """
+    wanted = sum(_missing(pool) for _, _, pool in settings.pools())
+    ports = iter(free_ports(wanted, _spoken_for(settings)))
+    changes: dict[str, object] = {
+        "models": tuple(
+            model.model_copy(
+                update={
+                    "versions": tuple(
+                        version.model_copy(update={"pools": tuple(_placed(p, ports) for p in version.pools)})
+                        for version in model.versions
+                    )
+                }
+            )
+            for model in settings.models
+        ),
+        "redis_url": redis_url,
+        "envoy": settings.envoy.model_copy(update={"debug_headers": True}),
+    }
+    for server in ("xds", "picker"):
+        if f"{server}_address" not in settings.model_fields_set:
+            changes[f"{server}_address"] = f"unix:{runtime / server}.sock"
+    return settings.model_copy(update=changes)
+
+
+def listening(settings: Settings) -> dict[str, str]:
+    """Every `host:port` that the servers will listen on, by the settings field that says so."""
+    fields = ["listen", "xds_metrics", "picker_metrics"]
+    fields += [name for name in ("xds_address", "picker_address") if name in settings.model_fields_set]
+    addresses = {name: getattr(settings, name) for name in fields}
+    return {name: a for name, a in addresses.items() if a is not None and not a.startswith("unix:")}
+
+
+def _missing(pool: PoolSettings) -> int:
+    return pool.emulated.count if pool.emulated is not None and not pool.endpoints else 0
+
+
+def _placed(pool: PoolSettings, ports: Iterator[int]) -> PoolSettings:
+    wanted = _missing(pool)
+    if not wanted:
+        return pool
+    endpoints = tuple(f"{LOOPBACK}:{next(ports)}" for _ in range(wanted))
+    return pool.model_copy(update={"endpoints": endpoints})
+
+
+def _spoken_for(settings: Settings) -> frozenset[int]:
+    endpoints = [address for _, _, pool in settings.pools() for address in pool.endpoints]
+    return frozenset(split_host_port(a)[1] for a in [*endpoints, *listening(settings).values()])

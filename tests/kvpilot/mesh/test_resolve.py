@@ -1,0 +1,59 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from fleet.settings import Settings, dump, load, parse
+from kvpilot.cli import DEFAULT_FILE
+from kvpilot.mesh.resolve import listening, resolve
+
+RUNTIME = Path("/tmp/kvpilot-test")  # noqa: S108
+REDIS = "unix:///tmp/kvpilot-test/redis.sock"
+
+
+def _settings(**changes: Any) -> Settings:
+    real = {"name": "real", "gpu": "L4-24GB", "endpoints": ["10.0.0.1:9000"]}
+    own = {"name": "own", "gpu": "L4-24GB", "endpoints": ["127.0.0.1:7001"], "emulated": {}}
+    emulated = {"name": "emulated", "gpu": "L4-24GB", "emulated": {"count": 3}}
+    version = {"name": "stable", "pools": [real, own, emulated]}
+    return parse({"models": [{"name": "m", "versions": [version]}], **changes}, "test")
+
+
+def _endpoints(settings: Settings) -> dict[str, tuple[str, ...]]:
+    return {pool.name: pool.endpoints for _, _, pool in settings.pools()}
+
+
+def test_emulated_pools_get_as_many_addresses_as_they_count() -> None:
+    endpoints = _endpoints(resolve(_settings(), RUNTIME, REDIS))
+    assert len(set(endpoints["emulated"])) == 3
+    assert all(address.startswith("127.0.0.1:") for address in endpoints["emulated"])
+
+
+def test_addresses_that_the_user_gave_stay() -> None:
+    endpoints = _endpoints(resolve(_settings(), RUNTIME, REDIS))
+    assert endpoints["real"] == ("10.0.0.1:9000",)
+    assert endpoints["own"] == ("127.0.0.1:7001",)
+
+
+def test_servers_get_sockets_in_the_runtime_directory() -> None:
+    resolved = resolve(_settings(), RUNTIME, REDIS)
+    assert resolved.xds_address == f"unix:{RUNTIME}/xds.sock"
+    assert resolved.picker_address == f"unix:{RUNTIME}/picker.sock"
+    assert resolved.redis_url == REDIS
+    assert resolved.envoy.debug_headers
+
+
+def test_a_server_address_that_the_file_sets_is_kept_even_if_it_is_the_default() -> None:
+    settings = _settings(picker_address="127.0.0.1:18001")
+    resolved = resolve(settings, RUNTIME, REDIS)
+    assert resolved.picker_address == "127.0.0.1:18001"
+    assert resolved.xds_address == f"unix:{RUNTIME}/xds.sock"
+    assert listening(settings) == {"listen": "127.0.0.1:8080", "picker_address": "127.0.0.1:18001"}
+
+
+def test_the_resolved_default_reads_back_to_the_same(tmp_path: Path) -> None:
+    resolved = resolve(load(DEFAULT_FILE), RUNTIME, REDIS)
+    file = tmp_path / "kvpilot.yaml"
+    file.write_text(dump(resolved))
+    assert load(file) == resolved
+    assert len(resolved.fleet().endpoints) == 6
