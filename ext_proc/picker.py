@@ -10,6 +10,7 @@ import hashlib
 import random
 from collections import OrderedDict
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import TYPE_CHECKING
 
 from ext_proc.endpoint import EndpointState
@@ -200,7 +201,7 @@ class Picker:
             predictions.append(
                 predict(state, request.prompt_tokens, tokens, request.expected_output_tokens, now)
             )
-        predictions.sort(key=_by_ttft)
+        predictions.sort(key=attrgetter("ttft"))
         return predictions
 
     def _break_tie(self, predictions: list[Prediction], request: RoutingRequest) -> None:
@@ -274,7 +275,3 @@ class Picker:
         return hashlib.blake2b(
             self._picks.to_bytes(8, "little"), key=self._id_key, digest_size=16
         ).hexdigest()
-
-
-def _by_ttft(prediction: Prediction) -> float:
-    return prediction.ttft

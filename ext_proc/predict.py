@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from ext_proc.endpoint import EndpointState
 
 
-@dataclass(frozen=True, slots=True)
-class Prediction:
+class Prediction(NamedTuple):
     """One candidate's prospects: tokens it need not compute, and where its seconds would go."""
 
     address: str
@@ -19,11 +17,7 @@ class Prediction:
     prefill: float  # this prompt's own
     slot_wait: float  # until a batch slot is free
     rate: float  # tokens a second, as learned so far
-
-    @property
-    def ttft(self) -> float:
-        """Predicted time to first token, seconds."""
-        return self.prefill_wait + self.prefill + self.slot_wait
+    ttft: float  # the sum: predicted time to first token, seconds
 
 
 def predict(
@@ -35,7 +29,8 @@ def predict(
     own = state.ledger.service_seconds(max(0.0, prompt_tokens - matched_tokens), rate)
     slots = state.load.max_requests if state.load is not None else 0
     slot_wait = _slot_wait(state, slots, output_tokens) if slots else 0.0
-    return Prediction(state.endpoint.address, matched_tokens, wait, own, slot_wait, rate)
+    ttft = wait + own + slot_wait
+    return Prediction(state.endpoint.address, matched_tokens, wait, own, slot_wait, rate, ttft)
 
 
 def _slot_wait(state: EndpointState, slots: int, output_tokens: int) -> float:

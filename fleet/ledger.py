@@ -34,19 +34,21 @@ class Ledger:
     prefills: dict[str, Prefill] = field(default_factory=dict)
     decodes: set[str] = field(default_factory=set)
     head_since: float = 0.0  # when the first prefill in the queue is believed to have begun
+    tokens: float = 0.0  # of all prefills together
 
     def place(self, id_: str, tokens: float, now: float, *, observable: bool) -> None:
         """A request is on its way with `tokens` to compute."""
         if not self.prefills:
             self.head_since = max(self.head_since, now)
         self.prefills[id_] = Prefill(tokens, now, observable)
+        self.tokens += tokens
 
     def first_token(self, id_: str, at: float) -> None:
         """The request began to answer at `at`; so has, in order of arrival, every one before it."""
         if id_ not in self.prefills:
             return
         for earlier in list(self.prefills):
-            del self.prefills[earlier]
+            self._take(earlier)
             self.decodes.add(earlier)
             if earlier == id_:
                 break
@@ -57,7 +59,7 @@ class Ledger:
         self.decodes.discard(id_)
         if self.prefills and id_ in self.prefills:
             was_head = next(iter(self.prefills)) == id_
-            del self.prefills[id_]
+            self._take(id_)
             if was_head:
                 self._next_head(at)
 
@@ -68,7 +70,7 @@ class Ledger:
             ends = self.head_since + self.service_seconds(head.tokens, rate)
             if head.observable or ends > now:
                 return
-            del self.prefills[id_]
+            self._take(id_)
             self.decodes.add(id_)
             self._next_head(ends)
 
@@ -78,22 +80,30 @@ class Ledger:
 
     def wait_seconds(self, now: float, rate: float) -> float:
         """Time until a request placed now would begin its own prefill."""
+        if not self.prefills:
+            return 0.0
         self.settle(now, rate)
         if not self.prefills:
             return 0.0
-        work = sum(self.service_seconds(prefill.tokens, rate) for prefill in self.prefills.values())
+        overheads = (len(self.prefills) - 1) * REQUEST_OVERHEAD_SECONDS
+        work = overheads + self.service_seconds(self.tokens, rate)
         return max(0.0, work - self._credit(now, rate))
 
     def owed_tokens(self, now: float, rate: float) -> float:
         """Prompt tokens placed here and not yet computed."""
-        total = sum(prefill.tokens for prefill in self.prefills.values())
-        return max(0.0, total - self._credit(now, rate) * rate) if total else 0.0
+        if not self.prefills:
+            return 0.0
+        return max(0.0, self.tokens - self._credit(now, rate) * rate)
 
     def _credit(self, now: float, rate: float) -> float:
         """Seconds of work done since the head began, as far as silence allows to believe."""
         head = next(iter(self.prefills.values()))
         elapsed = max(0.0, now - self.head_since)
         return min(elapsed, self.service_seconds(head.tokens, rate) + self.news_delay)
+
+    def _take(self, id_: str) -> None:
+        prefill = self.prefills.pop(id_)
+        self.tokens = self.tokens - prefill.tokens if self.prefills else 0.0  # no rounding left behind
 
     def _next_head(self, at: float) -> None:
         if self.prefills:

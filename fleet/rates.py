@@ -47,17 +47,13 @@ class RateLearner:
     def __init__(self, prior: Rate, news_delay: float) -> None:
         """`news_delay`: seconds after which no earlier first token will be heard of any more."""
         self.tpot = prior.tpot
+        self.prefill = prior.prefill  # tokens a second believed now
         self._news_delay = news_delay
         self._work = PRIOR_TOKENS
         self._time = PRIOR_TOKENS / prior.prefill
         self._heap: list[FirstToken] = []
         self._last_at = float("-inf")
         self.observations = 0
-
-    @property
-    def prefill(self) -> float:
-        """Tokens a second believed now."""
-        return self._work / self._time
 
     def rate(self, now: float) -> Rate:
         """The rate as a record; `at` is `now` once anything was observed, else 0."""
@@ -89,4 +85,5 @@ class RateLearner:
         time = min(max(time, expected / OUTLIER_FACTOR), expected * OUTLIER_FACTOR)
         self._work = DECAY * self._work + work
         self._time = DECAY * self._time + time
+        self.prefill = self._work / self._time
         self.observations += 1

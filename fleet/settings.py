@@ -92,6 +92,8 @@ class PoolSettings(_Section):
     def _has_endpoints(self) -> PoolSettings:
         if not self.endpoints and self.emulated is None:
             raise ValueError("expected `endpoints` with at least one ip:port, or `emulated`")
+        if self.emulated is not None and self.engine != "triton":
+            raise ValueError("expected engine triton with `emulated`: its metrics are Triton's")
         if len(set(self.endpoints)) != len(self.endpoints):
             raise ValueError("expected every address once in `endpoints`")
         return self
@@ -100,7 +102,7 @@ class PoolSettings(_Section):
         """Where this endpoint's Prometheus text is read."""
         host = address.rpartition(":")[0]
         if self.emulated is not None:
-            return f"http://{address}/metrics"
+            return f"http://{address}/metrics"  # one port serves all
         if self.engine == "triton":
             return f"http://{host}:{self.metrics_port or 8002}/metrics"
         port = self.metrics_port or address.rpartition(":")[2]

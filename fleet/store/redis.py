@@ -6,6 +6,8 @@ braces are Redis Cluster's hash tag, so that one model's keys share a slot.
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 from typing import TYPE_CHECKING, cast
 
 import redis.asyncio
@@ -16,7 +18,7 @@ from fleet.errors import RecordError, StoreError
 from fleet.store import records
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from fleet.model import Load, Rate, Traffic, Weight
     from fleet.store.base import Record
@@ -39,7 +41,7 @@ class RedisStore:
 
     def __init__(self, url: str) -> None:
         """`url`: redis://, rediss:// or unix://. Nothing is dialled yet. Raises StoreError for a bad one."""
-        self.url = url
+        self._name = _without_password(url)
         try:
             self._client = redis.asyncio.Redis.from_url(
                 url,
@@ -48,35 +50,29 @@ class RedisStore:
                 driver_info=_DRIVER,
             )
         except ValueError as error:
-            raise StoreError(f"{url}: not a Redis URL: {error}") from error
+            raise StoreError(f"{self._name}: not a Redis URL: {error}") from error
 
     async def ping(self) -> None:
         """Raises StoreError unless Redis answers."""
-        try:
+        with _faults(f"{self._name}: Redis does not answer"):
             await self._client.ping()
-        except (RedisError, OSError, TimeoutError) as error:
-            raise StoreError(f"{self.url}: Redis does not answer: {error}") from error
 
     async def write(self, model: str, annotations: Mapping[str, Load | Rate | Weight | Traffic]) -> None:
         """Keep each record under its endpoint's address, in one round trip. Raises StoreError."""
         by_key: dict[str, dict[Field, Field]] = {}
         for address, record in annotations.items():
             by_key.setdefault(_key(model, type(record)), {})[address] = records.encode(record)
-        try:
+        with _faults(f"{self._name}: could not write"):
             async with self._client.pipeline(transaction=False) as pipeline:
                 for key, fields in by_key.items():
                     pipeline.hset(key, mapping=fields)
                     pipeline.expire(key, EXPIRY_SECONDS)
                 await pipeline.execute()
-        except (RedisError, OSError, TimeoutError) as error:
-            raise StoreError(f"{self.url}: could not write: {error}") from error
 
     async def read(self, model: str, kind: type[Record]) -> dict[str, Record]:
         """All records of one kind, by address; unreadable ones are left out. Raises StoreError."""
-        try:
+        with _faults(f"{self._name}: could not read"):
             fields = cast("dict[bytes, bytes]", await self._client.hgetall(_key(model, kind)))
-        except (RedisError, OSError, TimeoutError) as error:
-            raise StoreError(f"{self.url}: could not read: {error}") from error
         found: dict[str, Record] = {}
         for address, data in fields.items():
             try:
@@ -87,14 +83,39 @@ class RedisStore:
 
     async def forget(self, model: str) -> None:
         """Remove every record of the model. Raises StoreError."""
-        try:
+        with _faults(f"{self._name}: could not delete"):
             await self._client.delete(*(_key(model, kind) for kind in records.KINDS))
-        except (RedisError, OSError, TimeoutError) as error:
-            raise StoreError(f"{self.url}: could not delete: {error}") from error
 
     async def close(self) -> None:
         """Close the connections."""
         await self._client.aclose()
+
+
+@contextlib.contextmanager
+def _faults(what: str) -> Iterator[None]:
+    """redis-py's exceptions as StoreError; and a cancellation that it swallowed is still one.
+
+    redis-py waits with `asyncio.wait_for`, which in Python 3.11 returns its result and drops a cancellation
+    that arrives together with it: a loop that reads every second would go on after Ctrl-C.
+    """
+    task = asyncio.current_task()
+    before = task.cancelling() if task else 0
+    fault: Exception | None = None
+    try:
+        yield
+    except (RedisError, OSError, TimeoutError) as error:
+        fault = error
+    if task is not None and task.cancelling() > before:
+        raise asyncio.CancelledError from fault
+    if fault is not None:
+        raise StoreError(f"{what}: {fault}") from fault
+
+
+def _without_password(url: str) -> str:
+    """The URL as it may be shown: errors are logged."""
+    before, at, host = url.rpartition("@")
+    scheme, _, user = before.partition("://")
+    return f"{scheme}://{user.partition(':')[0]}:***@{host}" if at else url
 
 
 def _key(model: str, kind: type) -> str:

@@ -76,6 +76,15 @@ async def test_refuses_an_address_that_is_no_redis_url() -> None:
         RedisStore("http://example.com")
 
 
+@pytest.mark.parametrize("url", ["redis://ops:s3cret@127.0.0.1:1/0", "redis://:s3cret@127.0.0.1:1/0"])
+async def test_never_shows_the_password(url: str) -> None:
+    store = RedisStore(url)
+    with pytest.raises(StoreError, match=r"127\.0\.0\.1:1/0: Redis does not answer") as caught:
+        await store.ping()
+    assert "s3cret" not in str(caught.value)
+    await store.close()
+
+
 async def test_leaves_out_records_it_cannot_read(redis_url: str) -> None:
     store = RedisStore(redis_url)
     await store.write("odd", {"a:1": Weight(at=1.0, value=5)})
