@@ -5,19 +5,16 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-import signal
 from typing import TYPE_CHECKING
-
-from prometheus_client import start_http_server
 
 from ext_proc.metrics import Metrics
 from ext_proc.picker import Picker
 from ext_proc.server import PickerServer
 from ext_proc.steer import Steerer
 from ext_proc.view import View
-from fleet.errors import ConfigError, StartError
+from fleet.errors import ConfigError
 from fleet.prefix import PrefixHasher
-from fleet.settings import split_host_port
+from fleet.process import metrics_page
 from fleet.store.redis import RedisStore
 
 if TYPE_CHECKING:
@@ -51,8 +48,8 @@ def read_key(settings: Settings, source: str) -> bytes:
     return key
 
 
-async def run(settings: Settings, source: str) -> None:
-    """Serve until SIGTERM or SIGINT. `source` names the settings file in errors. Raises KvpilotError."""
+async def run(settings: Settings, source: str, stop: asyncio.Event) -> None:
+    """Serve until `stop` is set. `source` names the settings file in errors. Raises KvpilotError."""
     key = await asyncio.to_thread(read_key, settings, source)
     fleet = settings.fleet()
     metrics = Metrics()
@@ -65,25 +62,14 @@ async def run(settings: Settings, source: str) -> None:
     steerer = Steerer(settings.picker, fleet, PrefixHasher(key, settings.picker.block_bytes), picker)
     server = PickerServer(steerer, picker, metrics, settings.envoy.buffer_bytes)
     store = RedisStore(settings.redis_url)
-    _serve_metrics(settings, metrics)
-    await server.start(settings.picker_address)
-    log.info("picking among %d endpoints on %s", len(fleet.endpoints), settings.picker_address)
-    stopping = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stopping.set)
-    async with asyncio.TaskGroup() as tasks:
-        view = tasks.create_task(View(fleet, picker, store, metrics).run())
-        await stopping.wait()
-        view.cancel()
-        await server.stop(STOP_GRACE_SECONDS)
-    await store.close()
-
-
-def _serve_metrics(settings: Settings, metrics: Metrics) -> None:
-    if settings.picker_metrics is None:
-        return
-    host, port = split_host_port(settings.picker_metrics)
     try:
-        start_http_server(port, host, metrics.registry)
-    except OSError as error:
-        raise StartError(f"picker_metrics {settings.picker_metrics}: cannot listen there: {error}") from error
+        async with metrics_page(metrics.registry, "picker_metrics", settings.picker_metrics):
+            await server.start(settings.picker_address)
+            log.info("picking among %d endpoints on %s", len(fleet.endpoints), settings.picker_address)
+            async with asyncio.TaskGroup() as tasks:
+                view = tasks.create_task(View(fleet, picker, store, metrics).run())
+                await stop.wait()
+                view.cancel()
+                await server.stop(STOP_GRACE_SECONDS)
+    finally:
+        await store.close()

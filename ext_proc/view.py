@@ -7,12 +7,12 @@ goes on with what it has and with its own feedback.
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
 from typing import TYPE_CHECKING
 
 from fleet.errors import StoreError
 from fleet.model import Load
+from fleet.outage import Outage
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -28,8 +28,6 @@ INTERVAL_SECONDS = 1.0
 STALE_SECONDS = 10.0
 """A load older than this says nothing about now, and readiness least of all."""
 
-log = logging.getLogger(__name__)
-
 
 class View:
     """One picker's exchange with the store."""
@@ -39,7 +37,7 @@ class View:
         self._picker = picker
         self._store = store
         self._metrics = metrics
-        self._up = True
+        self._outage = Outage("the store")
 
     async def run(self) -> None:
         """Exchange for ever, once an interval."""
@@ -50,9 +48,12 @@ class View:
             try:
                 await self.exchange(now, time.time())
             except StoreError as error:
-                self._failed(error)
+                self._metrics.store_failures.inc()
+                self._metrics.store_up.set(0)
+                self._outage.failed(error)
             else:
-                self._succeeded()
+                self._metrics.store_up.set(1)
+                self._outage.worked()
             await asyncio.sleep(INTERVAL_SECONDS)
 
     async def exchange(self, now: float, at: float) -> None:
@@ -75,16 +76,3 @@ class View:
         mine = {address: records[address] for address in addresses if address in records}
         if mine:
             await self._store.write(model, mine)
-
-    def _failed(self, error: StoreError) -> None:
-        self._metrics.store_failures.inc()
-        self._metrics.store_up.set(0)
-        if self._up:
-            log.warning("going on from memory: %s", error)
-        self._up = False
-
-    def _succeeded(self) -> None:
-        self._metrics.store_up.set(1)
-        if not self._up:
-            log.info("the store answers again")
-        self._up = True

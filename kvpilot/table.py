@@ -119,8 +119,10 @@ def render(shown: list[Row], records: Records, *, stale_after: float) -> Table:
     return table
 
 
-def _caption(records: Records) -> Text | None:
-    return Text(f"Redis is away, figures are old: {records.away}", style="bold red") if records.away else None
+def _caption(records: Records) -> Text:
+    if records.away:
+        return Text(f"Redis is away, figures are old: {records.away}", style="bold red")
+    return Text("TTFT is that of streamed answers; others come whole.", style="dim")
 
 
 def _cells(row: Row, several_models: bool, stale_after: float) -> list[Text]:

@@ -7,6 +7,7 @@ the end. A client that goes away takes its request out of the engine.
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
@@ -32,6 +33,8 @@ MAX_BODY_BYTES = 64 << 20
 
 _SHUTDOWN_SECONDS = 0.5
 """How long answers in progress may go on once the process was told to end."""
+
+_LOG = logging.getLogger(__name__)
 
 _STREAM_HEADERS = {"Content-Type": "text/event-stream; charset=utf-8", "Cache-Control": "no-cache"}
 
@@ -167,3 +170,11 @@ async def _listen(runner: web.AppRunner, address: str) -> None:
         await web.TCPSite(runner, host, port).start()
     except OSError as error:
         raise StartError(f"{address}: cannot listen: {error.strerror or error}") from error
+
+
+async def run(settings: Settings, source: str, stop: asyncio.Event) -> None:
+    """Serve every emulated endpoint of the settings until `stop` is set. Raises KvpilotError."""
+    endpoints = emulated_endpoints(settings, source)
+    async with serving(endpoints):
+        _LOG.info("emulating %d endpoints: %s", len(endpoints), ", ".join(endpoints))
+        await stop.wait()

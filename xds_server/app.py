@@ -2,30 +2,21 @@
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import logging
-import signal
-import sys
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-import uvloop
-
-from fleet import settings as settings_file
-from fleet.errors import KvpilotError
+from fleet.outage import Outage
+from fleet.process import metrics_page
 from fleet.store.redis import RedisStore
 from xds_server.cache import SnapshotCache
 from xds_server.collect.discovery import discover
 from xds_server.collect.scrape import Collector
-from xds_server.metrics import XdsMetrics, serve_metrics
-from xds_server.outage import Outage
+from xds_server.metrics import XdsMetrics
 from xds_server.publisher import Publisher
 from xds_server.server import serve_ads
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from fleet.settings import Settings
     from fleet.store.base import Store
 
@@ -43,7 +34,7 @@ async def serve(settings: Settings, store: Store, stop: asyncio.Event, source: s
     outage = Outage("the store")
     metrics.snapshot_age.set_function(lambda: cache.age)
     async with (
-        serve_metrics(metrics, settings.xds_metrics),
+        metrics_page(metrics.registry, "xds_metrics", settings.xds_metrics),
         Collector(fleet, settings.collect, store, metrics, outage) as collector,
         serve_ads(cache, metrics, settings.xds_address),
         asyncio.TaskGroup() as group,
@@ -56,27 +47,8 @@ async def serve(settings: Settings, store: Store, stop: asyncio.Event, source: s
             loop.cancel()
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """The command line; returns the exit code: 0 when asked to stop, 2 for what the user can mend."""
-    parser = argparse.ArgumentParser(prog="xds_server", description="kvpilot's xDS server")
-    parser.add_argument("-c", "--config", type=Path, required=True, help="kvpilot.yaml")
-    path: Path = parser.parse_args(arguments).config
-    logging.basicConfig(
-        level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
-    )
-    try:
-        uvloop.run(_until_signalled(settings_file.load(path), str(path)))
-    except KvpilotError as error:
-        sys.stderr.write(f"xds_server: {error}\n")
-        return 2
-    return 0
-
-
-async def _until_signalled(settings: Settings, source: str) -> None:
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
+async def run(settings: Settings, source: str, stop: asyncio.Event) -> None:
+    """Serve with the Redis of the settings; see `serve`."""
     store = RedisStore(settings.redis_url)
     try:
         await serve(settings, store, stop, source)

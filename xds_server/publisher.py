@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 from fleet.errors import StoreError
 from fleet.model import Load, Rate, Weight
+from fleet.outage import Outage
 from fleet.weights import WeightController
-from xds_server.outage import Outage
 from xds_server.resources import fixed_resources, weighted_resources
 from xds_server.snapshot import Snapshot
 

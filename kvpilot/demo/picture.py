@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from rich import box
 from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
@@ -38,10 +39,10 @@ def render(results: Mapping[Steering, PhaseFigures]) -> RenderableType:
 
 
 def _table(told: Mapping[Steering, PhaseFigures]) -> Table:
-    table = Table(title="Three ways of steering the same load", title_justify="left")
-    table.add_column("phase")
-    for column in ("requests", "failed", "req/s", "TTFT mean", "p50", "p99", "e2e p99", "cached"):
-        table.add_column(column, justify="right")
+    table = _lean_table("Three ways of steering the same load")
+    table.add_column("phase", no_wrap=True)
+    for column in ("requests", "failed", "req/s", "TTFT\nmean", "\np50", "\np99", "e2e\np99", "cached"):
+        table.add_column(column, justify="right", no_wrap=True)
     for phase, one in told.items():
         table.add_row(
             phase,
@@ -52,6 +53,11 @@ def _table(told: Mapping[Steering, PhaseFigures]) -> Table:
             _share(one.cached_token_ratio),
         )
     return table
+
+
+def _lean_table(title: str) -> Table:
+    """Narrow enough for 80 columns."""
+    return Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
 
 
 def _bars(values: Mapping[Steering, float | None]) -> list[Text]:
@@ -75,7 +81,7 @@ def bar(share: float) -> str:
 
 def _endpoints(told: Mapping[Steering, PhaseFigures]) -> Table:
     """Addresses change from mesh to mesh: endpoints are told apart by their place in the fleet."""
-    table = Table(title="Requests, cached prompt tokens, prefill busy", title_justify="left")
+    table = _lean_table("Requests, cached prompt tokens, prefill busy")
     table.add_column("endpoint")
     for phase in told:
         table.add_column(phase, justify="right")

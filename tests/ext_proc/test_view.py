@@ -95,6 +95,6 @@ async def test_goes_on_while_the_store_is_away_and_says_so_once(
         await store.tired.wait()
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
-    assert [r.message for r in caplog.records] == ["going on from memory: no Load of m"]
+    assert [r.message for r in caplog.records] == ["the store is away, going on without: no Load of m"]
     assert made.metrics.store_up._value.get() == 0
     assert made.pick(1.0) in (ONE, TWO)

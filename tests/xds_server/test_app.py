@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 
 import aiohttp
 
+from fleet.process import main
 from fleet.settings import dump, parse
 from tests.xds_server.local_mesh import free_port, until
-from xds_server.app import main
+from xds_server.app import run
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -69,7 +70,7 @@ def test_a_mistake_in_the_file_is_one_line_and_exit_code_2(
 ) -> None:
     path = config(tmp_path)
     path.write_text(path.read_text().replace("127.0.0.1:9\n", "pod:9\n", 1))
-    assert main(["-c", str(path)]) == 2
+    assert main("xds_server", "", run, ["-c", str(path)]) == 2
     where = f"xds_server: {path}: endpoints of m/v, pool p is 'pod:9': "
     assert (
         capsys.readouterr().err == where + "expected an IP address and port: Envoy resolves no names here\n"
@@ -80,5 +81,8 @@ def test_a_taken_port_is_one_line_and_exit_code_2(tmp_path: Path, capsys: pytest
     with socket.create_server(("127.0.0.1", 0)) as holder:
         port = holder.getsockname()[1]
         for field in ("xds_address", "xds_metrics"):
-            assert main(["-c", str(config(tmp_path, **{field: f"127.0.0.1:{port}"}))]) == 2
+            assert (
+                main("xds_server", "", run, ["-c", str(config(tmp_path, **{field: f"127.0.0.1:{port}"}))])
+                == 2
+            )
             assert f"xds_server: {field} 127.0.0.1:{port}: cannot listen" in capsys.readouterr().err

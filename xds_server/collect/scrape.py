@@ -11,8 +11,8 @@ import aiohttp
 
 from fleet.errors import ScrapeError, StoreError
 from fleet.model import Load
+from fleet.outage import Outage
 from xds_server.collect.engines import read_load
-from xds_server.outage import Outage
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

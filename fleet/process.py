@@ -1,0 +1,73 @@
+"""How each server of ours runs as a process: `python -m NAME -c kvpilot.yaml`, until SIGTERM or SIGINT."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import logging
+import signal
+import sys
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import uvloop
+from prometheus_client import start_http_server
+
+from fleet import settings as settings_file
+from fleet.errors import KvpilotError, StartError
+from fleet.settings import Settings, split_host_port
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Sequence
+
+    from prometheus_client import CollectorRegistry
+
+Serve = Callable[[Settings, str, asyncio.Event], Coroutine[Any, Any, None]]
+"""Serves until the event is set; the text names the settings file in errors. May raise KvpilotError."""
+
+
+def main(name: str, description: str, serve: Serve, arguments: Sequence[str] | None = None) -> int:
+    """Run `serve`; the exit status: 0 when told to stop, 2 after one line about what the user can mend."""
+    parser = argparse.ArgumentParser(prog=f"python -m {name}", description=description)
+    parser.add_argument("-c", "--config", type=Path, required=True, help="kvpilot.yaml")
+    path: Path = parser.parse_args(arguments).config
+    logging.basicConfig(
+        level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
+    )
+    try:
+        uvloop.run(_until_signalled(serve, settings_file.load(path), str(path)))
+    except KvpilotError as error:
+        sys.stderr.write(f"{name}: {error}\n")
+        return 2
+    return 0
+
+
+async def _until_signalled(serve: Serve, settings: Settings, source: str) -> None:
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    await serve(settings, source, stop)
+
+
+@contextlib.asynccontextmanager
+async def metrics_page(registry: CollectorRegistry, field: str, address: str | None) -> AsyncIterator[None]:
+    """Show `registry` at http://`address`/metrics inside the context; nothing where it is None.
+
+    Raises StartError, naming the settings `field`, if the address cannot be listened on.
+    """
+    if address is None:
+        yield
+        return
+    host, port = split_host_port(address)
+    try:
+        server, thread = await asyncio.to_thread(start_http_server, port, host, registry)
+    except OSError as error:
+        raise StartError(f"{field} {address}: cannot listen: {error.strerror}") from error
+    try:
+        yield
+    finally:
+        await asyncio.to_thread(server.shutdown)
+        await asyncio.to_thread(thread.join)
+        server.server_close()
