@@ -9,7 +9,6 @@ from envoy.data.accesslog.v3 import accesslog_pb2 as pb
 from envoy.service.accesslog.v3 import als_pb2
 from google.protobuf.message import DecodeError
 
-from ext_proc.picker import Outcome, Picker
 from fleet.names import (
     CACHED_TOKENS_KEY,
     COMPLETION_TOKENS_KEY,
@@ -22,6 +21,8 @@ from fleet.names import (
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
+
+    from ext_proc.picker import Picker
 
 FAILURE_CODES = frozenset((502, 503, 504))
 """Answers that speak of the endpoint and not of the request."""
@@ -40,13 +41,21 @@ _FAILURE_FLAGS = (
 
 @dataclass(frozen=True, slots=True)
 class LogEntry:
-    """One log entry about a pick. `first_token` is seconds from when Envoy turned to the endpoint."""
+    """One log entry about a pick.
+
+    `first_token` is seconds from when Envoy turned to the endpoint; token counts are None where the answer
+    told none; `endpoint` is '' where the request reached nobody.
+    """
 
     pick_id: str
     over: bool
-    first_token: float | None
-    attempts: int
-    outcome: Outcome
+    first_token: float | None = None
+    attempts: int = 1
+    endpoint: str = ""
+    failed: bool = False
+    output_tokens: int | None = None
+    prompt_tokens: int | None = None
+    cached_tokens: int | None = None
 
 
 def read(data: bytes) -> Iterator[LogEntry]:
@@ -70,7 +79,15 @@ def apply(entry: LogEntry, picker: Picker, now: float) -> bool:
     if entry.first_token is not None and entry.attempts <= 1:
         picker.first_token(entry.pick_id, min(now, placed_at + entry.first_token))
     if entry.over:
-        picker.finish(entry.pick_id, now, entry.outcome)
+        picker.finish(
+            entry.pick_id,
+            now,
+            endpoint=entry.endpoint,
+            failed=entry.failed,
+            output_tokens=entry.output_tokens,
+            prompt_tokens=entry.prompt_tokens,
+            cached_tokens=entry.cached_tokens,
+        )
     return True
 
 
@@ -88,13 +105,11 @@ def _entry(entry: pb.HTTPAccessLogEntry) -> LogEntry | None:
         over=common.access_log_type != pb.AccessLogType.DownstreamPeriodic,
         first_token=_first_token(common),
         attempts=common.upstream_request_attempt_count,
-        outcome=Outcome(
-            endpoint=_address(common.upstream_remote_address),
-            failed=_failed(entry),
-            output_tokens=usage.get(COMPLETION_TOKENS_KEY),
-            prompt_tokens=usage.get(PROMPT_TOKENS_KEY),
-            cached_tokens=usage.get(CACHED_TOKENS_KEY),
-        ),
+        endpoint=_address(common.upstream_remote_address),
+        failed=_failed(entry),
+        output_tokens=usage.get(COMPLETION_TOKENS_KEY),
+        prompt_tokens=usage.get(PROMPT_TOKENS_KEY),
+        cached_tokens=usage.get(CACHED_TOKENS_KEY),
     )
 
 

@@ -14,10 +14,14 @@ if TYPE_CHECKING:
     from fleet.model import Endpoint, Load
 
 
+LOAD_STALE_SECONDS = 10.0
+"""A scrape older than this says nothing about now, least of all that an endpoint is down."""
+
+
 class EndpointState:
     """One endpoint's ledger, learned rate, health and last scrape. Clocks are the picker's own."""
 
-    __slots__ = ("endpoint", "health", "ledger", "load", "rates", "traffic")
+    __slots__ = ("_load_at", "endpoint", "health", "ledger", "load", "rates", "traffic")
 
     def __init__(self, endpoint: Endpoint, news_delay: float) -> None:
         self.endpoint = endpoint
@@ -26,10 +30,17 @@ class EndpointState:
         self.health = Health()
         self.traffic = RecentTraffic()
         self.load: Load | None = None
+        self._load_at = float("-inf")
+
+    def observe(self, load: Load, now: float) -> None:
+        """A scrape, seen at `now`."""
+        self.load = load
+        self._load_at = now
 
     def usable(self, now: float) -> bool:
-        """Whether a pick may go there: not ejected, and not known to the collector as down."""
-        return (self.load is None or self.load.ready) and self.health.usable(now)
+        """Whether a pick may go there: not ejected, and not lately found down by the collector."""
+        down = self.load is not None and not self.load.ready and now - self._load_at <= LOAD_STALE_SECONDS
+        return not down and self.health.usable(now)
 
     def record(self, now: float, at: float) -> Traffic:
         """What the picker saw lately; `now` on the picker's clock, `at` the same moment in Unix time."""

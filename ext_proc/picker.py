@@ -43,17 +43,6 @@ class Decision:
     reasons: tuple[Prediction, ...]  # every candidate, best first
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """How a request ended, as far as the log says. `endpoint` served it; '' where nobody did."""
-
-    endpoint: str
-    failed: bool = False
-    output_tokens: int | None = None
-    prompt_tokens: int | None = None
-    cached_tokens: int | None = None
-
-
 @dataclass(slots=True)
 class _Placement:
     """A request under way."""
@@ -134,24 +123,41 @@ class Picker:
             state.traffic.first_token(at - placement.placed_at)
         return True
 
-    def finish(self, id_: str, now: float, outcome: Outcome) -> bool:
-        """The request is over. False if no such request is outstanding: nothing is believed of it."""
+    def finish(
+        self,
+        id_: str,
+        now: float,
+        *,
+        endpoint: str = "",
+        failed: bool = False,
+        output_tokens: int | None = None,
+        prompt_tokens: int | None = None,
+        cached_tokens: int | None = None,
+    ) -> bool:
+        """The request is over; `endpoint` served it, or failed to ('' where nobody did).
+
+        Token counts are the engine's own, where it told. False if no such request is outstanding: then
+        nothing is believed of it.
+        """
         placement = self._placements.pop(id_, None)
         if placement is None:
             return False
         self._endpoints[placement.endpoints[0]].ledger.release(id_, now)
-        self._judge(placement, outcome, now)
-        served = self._endpoints.get(outcome.endpoint)
-        if served is not None and not outcome.failed:
-            self._learn(served, placement, outcome, now)
+        self._judge(placement, endpoint, failed, now)
+        served = self._endpoints.get(endpoint)
+        if served is not None and not failed:
+            matched = placement.matched_tokens
+            if cached_tokens is not None and prompt_tokens:
+                matched = min(1.0, cached_tokens / prompt_tokens) * placement.request.prompt_tokens
+            self._learn(served, placement, matched, output_tokens, now)
         return True
 
-    def observe(self, address: str, load: Load) -> None:
+    def observe(self, address: str, load: Load, now: float) -> None:
         """One scrape of an endpoint."""
         state = self._endpoints.get(address)
         if state is None:
             return
-        state.load = load
+        state.observe(load, now)
         if load.kv_tokens:
             self._index.resize(address, int(load.kv_tokens / self._tokens_per_block))
 
@@ -238,36 +244,38 @@ class Picker:
         if len(self._sessions) > self._settings.sessions_max:
             self._sessions.popitem(last=False)
 
-    def _judge(self, placement: _Placement, outcome: Outcome, now: float) -> None:
+    def _judge(self, placement: _Placement, served: str, failed: bool, now: float) -> None:
         """Mark who failed: Envoy walks the list in order, so all before the one that served."""
         listed = placement.endpoints
-        served = outcome.endpoint
         before = listed[: listed.index(served)] if served in listed else ()
-        for address in (*before, *((served,) if outcome.failed and served else ())):
+        for address in (*before, *((served,) if failed and served else ())):
             state = self._endpoints.get(address)
             if state is not None and state.health.failed(now):
                 self._index.clear(address)  # a pod that went away comes back with an empty cache
-        if not outcome.failed and (state := self._endpoints.get(served)) is not None:
+        if not failed and (state := self._endpoints.get(served)) is not None:
             state.health.succeeded()
 
-    def _learn(self, served: EndpointState, placement: _Placement, outcome: Outcome, now: float) -> None:
+    def _learn(
+        self,
+        served: EndpointState,
+        placement: _Placement,
+        matched: float,
+        output_tokens: int | None,
+        now: float,
+    ) -> None:
         request = placement.request
         as_picked = served.endpoint.address == placement.endpoints[0]
         if not as_picked:
             self._index.insert(served.endpoint.address, request.blocks)
             self._remember(request.session, served.endpoint.address, now)
-        matched = placement.matched_tokens
-        if outcome.cached_tokens is not None and outcome.prompt_tokens:
-            share = min(1.0, outcome.cached_tokens / outcome.prompt_tokens)
-            matched = share * request.prompt_tokens
         served.traffic.answered(request.prompt_tokens, matched)
         first_token = placement.first_token
         if first_token is None:
             return
         first_token.tokens = max(0.0, request.prompt_tokens - matched)
         first_token.learnable &= as_picked
-        if as_picked and outcome.output_tokens:
-            served.rates.observe_decode(now - first_token.at, outcome.output_tokens - 1)
+        if as_picked and output_tokens:
+            served.rates.observe_decode(now - first_token.at, output_tokens - 1)
 
     def _next_id(self) -> str:
         """Unguessable without the seed, the same for the same seed."""

@@ -10,6 +10,7 @@ import asyncio
 import time
 from typing import TYPE_CHECKING
 
+from ext_proc.endpoint import LOAD_STALE_SECONDS
 from fleet.errors import StoreError
 from fleet.model import Load
 from fleet.outage import Outage
@@ -24,9 +25,6 @@ if TYPE_CHECKING:
 
 INTERVAL_SECONDS = 1.0
 """As often as the collector writes; nothing newer is there in between."""
-
-STALE_SECONDS = 10.0
-"""A load older than this says nothing about now, and readiness least of all."""
 
 
 class View:
@@ -65,8 +63,8 @@ class View:
             loads = await self._store.read(model.name, Load)
             for address in addresses:
                 load = loads.get(address)
-                if load is not None and at - load.at <= STALE_SECONDS:
-                    self._picker.observe(address, load)
+                if load is not None and at - load.at <= LOAD_STALE_SECONDS:
+                    self._picker.observe(address, load, now)
             await self._write(model.name, addresses, traffic)
             await self._write(model.name, addresses, rates)
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ext_proc import completions
-from ext_proc.picker import Decision, Outcome, Picker
+from ext_proc.picker import Decision, Picker
 from ext_proc.request import RoutingRequest
 from fleet.model import Endpoint, Hardware, Rate
 from fleet.settings import PickerSettings
@@ -30,7 +30,11 @@ def test_reads_an_answer_that_is_over_with_its_usage() -> None:
         over=True,
         first_token=found.first_token,
         attempts=1,
-        outcome=Outcome(ADDRESS, False, 12, 100, 64),
+        endpoint=ADDRESS,
+        failed=False,
+        output_tokens=12,
+        prompt_tokens=100,
+        cached_tokens=64,
     )
 
 
@@ -48,14 +52,14 @@ def test_a_first_token_that_has_not_come_is_none(tag: str) -> None:
 @pytest.mark.parametrize(("code", "failed"), [(200, False), (400, False), (429, False), (503, True)])
 def test_tells_failures_of_the_endpoint_from_those_of_the_request(code: int, failed: bool) -> None:
     (found,) = read(entry(code=code))
-    assert found.outcome.failed is failed
+    assert found.failed is failed
 
 
 def test_a_broken_answer_is_a_failure_and_a_client_that_left_is_none() -> None:
     broken, left = entry(), entry()
     broken.common_properties.response_flags.upstream_connection_termination = True
     left.common_properties.response_flags.downstream_connection_termination = True
-    assert [e.outcome.failed for e in read(broken, left)] == [True, False]
+    assert [e.failed for e in read(broken, left)] == [True, False]
 
 
 def test_passes_over_entries_that_name_no_pick() -> None:
@@ -66,7 +70,7 @@ def test_passes_over_entries_that_name_no_pick() -> None:
 def test_writes_ipv6_endpoints_as_envoy_dials_them() -> None:
     made = entry()
     made.common_properties.upstream_remote_address.socket_address.address = "fd00::1"
-    assert read(made)[0].outcome.endpoint == "[fd00::1]:8000"
+    assert read(made)[0].endpoint == "[fd00::1]:8000"
 
 
 @given(data=st.binary(max_size=80))
@@ -76,7 +80,7 @@ def test_other_bytes_give_nothing_and_never_raise(data: bytes) -> None:
 
 def test_absurd_token_counts_are_left_out() -> None:
     (found,) = read(entry(completion_tokens=float("nan"), prompt_tokens=-5, cached_tokens=1e300))
-    assert found.outcome == Outcome(ADDRESS)
+    assert (found.output_tokens, found.prompt_tokens, found.cached_tokens) == (None, None, None)
 
 
 def make_pick(picker: Picker) -> Decision:

@@ -1,12 +1,11 @@
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ext_proc.picker import Outcome, Picker
+from ext_proc.endpoint import LOAD_STALE_SECONDS
+from ext_proc.picker import Picker
 from ext_proc.request import RoutingRequest
 from fleet.model import Endpoint, Hardware, Load, Rate
 from fleet.settings import PickerSettings
@@ -49,10 +48,6 @@ def fresh(n: int) -> range:
     return range(n * 1000, n * 1000 + 100)
 
 
-def served(address: str) -> Outcome:
-    return Outcome(endpoint=address)
-
-
 def test_picks_the_fastest_when_all_are_idle_and_cold() -> None:
     decision = make_picker().pick(request(), 0.0)
     assert decision is not None
@@ -65,7 +60,7 @@ def test_goes_where_the_prefix_is_even_if_that_endpoint_is_slower() -> None:
     picker = make_picker()
     first = picker.pick(request(candidates=(SLOW,)), 0.0)
     assert first is not None
-    picker.finish(first.id, 5.0, served(SLOW))
+    picker.finish(first.id, 5.0, endpoint=SLOW)
     second = picker.pick(request(range(110)), 5.0)
     assert second is not None
     assert second.endpoints[0] == SLOW
@@ -76,7 +71,7 @@ def test_leaves_the_prefix_when_the_queue_there_costs_more_than_it_saves() -> No
     picker = make_picker()
     warm = picker.pick(request(range(10), candidates=(SLOW,)), 0.0)
     assert warm is not None
-    picker.finish(warm.id, 1.0, served(SLOW))
+    picker.finish(warm.id, 1.0, endpoint=SLOW)
     picker.pick(request(range(1000, 2000), candidates=(SLOW,)), 1.0)  # 12.8 s of work
     decision = picker.pick(request(range(10)), 1.0)
     assert decision is not None
@@ -98,7 +93,7 @@ def test_keeps_the_session_at_home_among_equals_and_otherwise_draws() -> None:
         equals = (SLOW, THIRD)
         first = picker.pick(request(range(0), candidates=equals, session="s"), 0.0)
         assert first is not None
-        picker.finish(first.id, 1.0, served(first.endpoints[0]))
+        picker.finish(first.id, 1.0, endpoint=first.endpoints[0])
         second = picker.pick(request(range(0), candidates=equals, session="s"), 2.0)
         assert second is not None
         assert second.endpoints[0] == first.endpoints[0]
@@ -125,7 +120,7 @@ def test_learns_that_an_endpoint_is_slower_than_its_hardware_says() -> None:
         assert decision is not None
         now += 0.008 + 6401 / 4_000  # a fifth of the prior
         picker.first_token(decision.id, now)
-        picker.finish(decision.id, now + 0.1, served(FAST))
+        picker.finish(decision.id, now + 0.1, endpoint=FAST)
         now += 1.0
     assert picker.rates(at=now)[FAST].prefill == pytest.approx(4_000, rel=0.05)
     decision = picker.pick(request(range(90_000, 90_100)), now)
@@ -138,7 +133,7 @@ def test_cached_tokens_correct_the_work_that_a_first_token_stood_for() -> None:
     decision = picker.pick(request(candidates=(FAST,)), 0.0)
     assert decision is not None
     picker.first_token(decision.id, 0.008 + 0.032)  # a tenth was computed: the engine knew the rest
-    picker.finish(decision.id, 0.1, Outcome(FAST, prompt_tokens=1000, cached_tokens=900, output_tokens=5))
+    picker.finish(decision.id, 0.1, endpoint=FAST, prompt_tokens=1000, cached_tokens=900, output_tokens=5)
     picker.expire(10.0)
     assert picker.rates(at=1.0)[FAST].prefill == pytest.approx(20_000, rel=0.02)
     assert picker.traffic(10.0, at=1.0)[FAST].match_ratio == pytest.approx(0.9)
@@ -149,7 +144,7 @@ def test_an_answer_that_is_not_streamed_never_trains_the_rate() -> None:
     decision = picker.pick(request(candidates=(FAST,), streamed=False), 0.0)
     assert decision is not None
     assert picker.first_token(decision.id, 30.0)
-    picker.finish(decision.id, 30.0, served(FAST))
+    picker.finish(decision.id, 30.0, endpoint=FAST)
     picker.expire(60.0)
     assert picker.rates(at=1.0) == {}
 
@@ -160,7 +155,7 @@ def test_leaves_out_an_endpoint_after_two_failures_and_probes_it_later() -> None
         decision = picker.pick(request(fresh(10 + n)), 0.0)
         assert decision is not None
         assert decision.endpoints[0] == FAST
-        picker.finish(decision.id, 0.1, served(decision.endpoints[1]))  # Envoy had to step over it
+        picker.finish(decision.id, 0.1, endpoint=decision.endpoints[1])  # Envoy had to step over it
     later = picker.pick(request(fresh(2)), 0.2)
     assert later is not None
     assert FAST not in later.endpoints
@@ -170,7 +165,7 @@ def test_leaves_out_an_endpoint_after_two_failures_and_probes_it_later() -> None
     during = picker.pick(request(fresh(4)), 2.1)
     assert during is not None
     assert FAST not in during.endpoints
-    picker.finish(probe.id, 2.2, served(FAST))
+    picker.finish(probe.id, 2.2, endpoint=FAST)
     after = picker.pick(request(fresh(5)), 2.3)
     assert after is not None
     assert after.endpoints[0] == FAST
@@ -180,11 +175,11 @@ def test_forgets_the_blocks_of_an_endpoint_it_ejects() -> None:
     picker = make_picker()
     warm = picker.pick(request(candidates=(SLOW,)), 0.0)
     assert warm is not None
-    picker.finish(warm.id, 1.0, served(SLOW))
+    picker.finish(warm.id, 1.0, endpoint=SLOW)
     for _ in range(2):
         failing = picker.pick(request(range(0), candidates=(SLOW,)), 1.0)
         assert failing is not None
-        picker.finish(failing.id, 1.1, Outcome(endpoint=SLOW, failed=True))
+        picker.finish(failing.id, 1.1, endpoint=SLOW, failed=True)
     back = picker.pick(request(candidates=(SLOW,)), 9.0)
     assert back is not None
     assert back.matched_tokens == 0
@@ -193,21 +188,29 @@ def test_forgets_the_blocks_of_an_endpoint_it_ejects() -> None:
 def test_uses_what_there_is_when_every_endpoint_is_ejected() -> None:
     picker = make_picker()
     for address in (FAST, SLOW, THIRD):
-        picker.observe(address, Load(at=0.0, ready=False, reason="connection refused"))
+        picker.observe(address, Load(at=0.0, ready=False, reason="connection refused"), now=0.0)
     assert picker.pick(request(), 0.0) is not None
 
 
 def test_avoids_an_endpoint_that_the_collector_found_down() -> None:
     picker = make_picker()
-    picker.observe(FAST, Load(at=0.0, ready=False, reason="connection refused"))
+    picker.observe(FAST, Load(at=0.0, ready=False, reason="connection refused"), now=0.0)
     decision = picker.pick(request(), 0.0)
     assert decision is not None
     assert FAST not in decision.endpoints
 
 
+def test_no_longer_believes_that_an_endpoint_is_down_once_the_collector_is_silent() -> None:
+    picker = make_picker()
+    picker.observe(FAST, Load(at=0.0, ready=False, reason="connection refused"), now=0.0)
+    decision = picker.pick(request(), LOAD_STALE_SECONDS + 1)
+    assert decision is not None
+    assert decision.endpoints[0] == FAST
+
+
 def test_believes_in_no_more_blocks_than_the_engine_has_room_for() -> None:
     picker = make_picker()
-    picker.observe(FAST, Load(at=0.0, kv_blocks_max=100, tokens_per_block=32))  # 50 of our blocks
+    picker.observe(FAST, Load(at=0.0, kv_blocks_max=100, tokens_per_block=32), now=0.0)  # 50 of our blocks
     decision = picker.pick(request(candidates=(FAST,)), 0.0)
     assert decision is not None
     again = picker.pick(request(candidates=(FAST,)), 1.0)
@@ -217,7 +220,7 @@ def test_believes_in_no_more_blocks_than_the_engine_has_room_for() -> None:
 
 def test_waits_for_a_batch_slot_where_all_are_taken() -> None:
     picker = make_picker()
-    picker.observe(FAST, Load(at=0.0, max_requests=2))
+    picker.observe(FAST, Load(at=0.0, max_requests=2), now=0.0)
     for n in range(2):
         decision = picker.pick(request(range(n * 10, n * 10 + 1), candidates=(FAST,)), 0.0)
         assert decision is not None
@@ -230,7 +233,7 @@ def test_waits_for_a_batch_slot_where_all_are_taken() -> None:
 def test_ignores_news_of_requests_it_never_placed() -> None:
     picker = make_picker()
     assert not picker.first_token("made-up", 1.0)
-    assert not picker.finish("made-up", 1.0, Outcome(endpoint=FAST, failed=True))
+    assert not picker.finish("made-up", 1.0, endpoint=FAST, failed=True)
     assert picker.traffic(1.0, 1.0)[FAST].in_flight == 0
 
 
@@ -238,8 +241,8 @@ def test_counts_an_outcome_only_once() -> None:
     picker = make_picker()
     decision = picker.pick(request(), 0.0)
     assert decision is not None
-    assert picker.finish(decision.id, 1.0, served(FAST))
-    assert not picker.finish(decision.id, 1.0, served(FAST))
+    assert picker.finish(decision.id, 1.0, endpoint=FAST)
+    assert not picker.finish(decision.id, 1.0, endpoint=FAST)
 
 
 def test_gives_up_requests_nobody_reports_and_idle_sessions() -> None:
@@ -303,9 +306,9 @@ def test_whatever_happens_it_stays_among_the_candidates_and_owes_nothing_in_the_
                 picker.first_token(id_, float(now))
             else:
                 open_picks.remove((id_, address))
-                picker.finish(id_, float(now), replace(served(address), failed=action == "fail"))
+                picker.finish(id_, float(now), endpoint=address, failed=action == "fail")
     for id_, address in open_picks:
-        picker.finish(id_, 1000.0, served(address))
+        picker.finish(id_, 1000.0, endpoint=address)
     assert picker.in_flight == 0
     for traffic in picker.traffic(1000.0, 0.0).values():
         assert (traffic.in_flight, traffic.owed_tokens) == (0, 0)

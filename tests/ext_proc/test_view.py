@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from ext_proc.metrics import Metrics
-from ext_proc.picker import Outcome, Picker
+from ext_proc.picker import Picker
 from ext_proc.request import RoutingRequest
 from ext_proc.view import View
 from fleet.errors import StoreError
@@ -59,7 +59,7 @@ async def test_publishes_what_it_saw_and_learned(made: Fixture) -> None:
     decision = made.picker.pick(RoutingRequest("m", (ONE,), 6400, range(100), 64), 1.0)
     assert decision is not None
     made.picker.first_token(decision.id, 1.8)
-    made.picker.finish(decision.id, 2.0, Outcome(ONE))
+    made.picker.finish(decision.id, 2.0, endpoint=ONE)
     made.picker.expire(10.0)
     await made.view.exchange(now=10.0, at=1010.0)
     traffic = await made.store.read("m", Traffic)
