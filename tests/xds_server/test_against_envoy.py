@@ -283,14 +283,20 @@ async def test_versions_share_by_weight_and_sessions_stay(engines: list[Engine],
     async with mesh(settings(versions, tmp_path, steering="weighted"), tmp_path) as up:
         first = await versions_of(up, range(200))
         second = await versions_of(up, range(200))
+        by_cookie = [await versions_of(up, range(40), cookie=True) for _ in range(2)]
         named = await up.get(x_model="m")
     assert first == second
+    assert by_cookie[0] == by_cookie[1]
+    assert len(set(by_cookie[0].values())) == 2
     assert 30 <= Counter(first.values())["m/canary"] <= 90
     assert named.status == 200
 
 
-async def versions_of(up: Mesh, sessions: range) -> dict[int, str]:
-    return {s: (await up.get(x_session_id=f"s{s}")).headers[VERSION_HEADER] for s in sessions}
+async def versions_of(up: Mesh, sessions: range, *, cookie: bool = False) -> dict[int, str]:
+    def named(s: int) -> dict[str, str]:
+        return {"cookie": f"a=b; kvpilot_session=s{s}"} if cookie else {"x_session_id": f"s{s}"}
+
+    return {s: (await up.get(**named(s))).headers[VERSION_HEADER] for s in sessions}
 
 
 async def test_a_dead_endpoint_costs_no_request_and_is_ejected(engines: list[Engine], tmp_path: Path) -> None:

@@ -72,7 +72,7 @@ def _to_versions(model: Model, settings: Settings) -> route.RouteAction:
     return route.RouteAction(
         cluster=alone,
         weighted_clusters=None if alone else _weighted(model, serving),
-        hash_policy=[_hashed_by(header) for header in settings.picker.session_headers],
+        hash_policy=_session_hashes(settings),
         timeout=seconds(0),  # streams last as long as they last; stream_idle_timeout ends dead ones
         retry_policy=_retries(settings),
     )
@@ -92,10 +92,17 @@ def _weighted(model: Model, versions: list[Version]) -> route.WeightedCluster:
     )
 
 
-def _hashed_by(header: str) -> route.RouteActionHashPolicy:
-    return route.RouteActionHashPolicy(
-        header=route.RouteActionHashPolicyHeader(header_name=header), terminal=True
-    )
+def _session_hashes(settings: Settings) -> list[route.RouteActionHashPolicy]:
+    """Where a session is named, in the picker's order; one only named in the body is unknown here."""
+    header = route.RouteActionHashPolicyHeader
+    policies = [
+        route.RouteActionHashPolicy(header=header(header_name=name), terminal=True)
+        for name in settings.picker.session_headers
+    ]
+    if settings.picker.session_cookie:
+        cookie = route.RouteActionHashPolicyCookie(name=settings.picker.session_cookie)
+        policies.append(route.RouteActionHashPolicy(cookie=cookie, terminal=True))
+    return policies
 
 
 def _retries(settings: Settings) -> route.RetryPolicy:

@@ -44,10 +44,17 @@ def test_a_single_version_is_a_plain_cluster() -> None:
     assert virtual_host().routes[1].route.cluster == "n/only"
 
 
-def test_sessions_are_hashed_by_the_configured_headers_in_order() -> None:
-    host = virtual_host(picker={"session_headers": ["x-chat", "x-user"]})
-    policies = host.routes[0].route.hash_policy
-    assert [(p.header.header_name, p.terminal) for p in policies] == [("x-chat", True), ("x-user", True)]
+def test_sessions_are_hashed_by_the_configured_headers_in_order_then_by_the_cookie() -> None:
+    host = virtual_host(picker={"session_headers": ["x-chat", "x-user"], "session_cookie": "chat"})
+    *headers, cookie = host.routes[0].route.hash_policy
+    assert [p.header.header_name for p in headers] == ["x-chat", "x-user"]
+    assert (cookie.cookie.name, cookie.cookie.HasField("ttl")) == ("chat", False)  # Envoy sets none itself
+    assert all(p.terminal for p in (*headers, cookie))
+
+
+def test_no_cookie_names_a_session_where_none_is_configured() -> None:
+    host = virtual_host(picker={"session_headers": ["x-chat"], "session_cookie": ""})
+    assert len(host.routes[0].route.hash_policy) == 1
 
 
 def test_streams_have_no_deadline_and_tries_no_timeout() -> None:
