@@ -13,7 +13,6 @@ import asyncio
 import copy
 import json
 import os
-import socket
 import statistics
 import sys
 from pathlib import Path
@@ -23,6 +22,7 @@ import aiohttp
 
 from fleet import settings as settings_file
 from kvpilot.mesh import LocalMesh
+from kvpilot.mesh.ports import LOOPBACK, free_ports
 
 TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
 FLEET: dict[str, Any] = {
@@ -75,10 +75,7 @@ async def drive(url: str, requests: int, prompt_bytes: int, at_once: int) -> int
 
 async def measure(mode: str, options: argparse.Namespace) -> dict[str, float]:
     """One round: a fresh mesh in `mode`, a warm-up, then the counted requests."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    data = {**copy.deepcopy(FLEET), "listen": f"127.0.0.1:{port}", "steering": mode}
+    data = {**copy.deepcopy(FLEET), "listen": f"{LOOPBACK}:{free_ports(1)[0]}", "steering": mode}
     made = LocalMesh(settings_file.parse(data, "bench"), source="bench", announce=print)
     async with made as mesh:
         await mesh.wait_ready()

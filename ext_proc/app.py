@@ -7,12 +7,14 @@ import logging
 import secrets
 from typing import TYPE_CHECKING
 
-from ext_proc.metrics import Metrics
+from ext_proc.metrics import PickerMetrics
 from ext_proc.picker import Picker
-from ext_proc.server import PickerServer
+from ext_proc.server import PickerService, serve_picker
 from ext_proc.steer import Steerer
 from ext_proc.view import View
 from fleet.errors import ConfigError
+from fleet.names import LOG_FLUSH_SECONDS
+from fleet.outage import StoreOutage
 from fleet.prefix import PrefixHasher
 from fleet.process import metrics_page
 from fleet.store.redis import RedisStore
@@ -20,11 +22,8 @@ from fleet.store.redis import RedisStore
 if TYPE_CHECKING:
     from fleet.settings import Settings
 
-LOG_BATCH_SECONDS = 0.1
-"""Envoy gathers log entries for 50 ms before sending; the rest is the way and the loop."""
-
-STOP_GRACE_SECONDS = 0.5
-"""A pick takes a millisecond; whoever has not been answered by now fails open."""
+NEWS_WAY_SECONDS = 0.05
+"""What a log entry's way from Envoy to the picker takes on a busy machine, once it was sent."""
 
 log = logging.getLogger(__name__)
 
@@ -52,24 +51,28 @@ async def run(settings: Settings, source: str, stop: asyncio.Event) -> None:
     """Serve until `stop` is set. `source` names the settings file in errors. Raises KvpilotError."""
     key = await asyncio.to_thread(read_key, settings, source)
     fleet = settings.fleet()
-    metrics = Metrics()
+    metrics = PickerMetrics()
+    outage = StoreOutage(metrics.registry, "kvpilot_picker")
     picker = Picker(
         settings.picker,
         fleet.endpoints.values(),
         seed=secrets.randbits(128),
-        news_delay=settings.envoy.log_interval_seconds + LOG_BATCH_SECONDS,
+        news_delay=settings.envoy.log_interval_seconds + LOG_FLUSH_SECONDS + NEWS_WAY_SECONDS,
+        stale_after=settings.collect.stale_after_seconds,
     )
     steerer = Steerer(settings.picker, fleet, PrefixHasher(key, settings.picker.block_bytes), picker)
-    server = PickerServer(steerer, picker, metrics, settings.envoy.buffer_bytes)
+    service = PickerService(steerer, picker, metrics)
     store = RedisStore(settings.redis_url)
     try:
-        async with metrics_page(metrics.registry, "picker_metrics", settings.picker_metrics):
-            await server.start(settings.picker_address)
+        async with (
+            metrics_page(metrics.registry, "picker_metrics", settings.picker_metrics),
+            serve_picker(service, settings.picker_address, settings.envoy.buffer_bytes),
+            asyncio.TaskGroup() as tasks,
+        ):
             log.info("picking among %d endpoints on %s", len(fleet.endpoints), settings.picker_address)
-            async with asyncio.TaskGroup() as tasks:
-                view = tasks.create_task(View(fleet, picker, store, metrics).run())
-                await stop.wait()
-                view.cancel()
-                await server.stop(STOP_GRACE_SECONDS)
+            view = View(fleet, picker, store, metrics, outage)
+            exchange = tasks.create_task(view.run(settings.collect.interval_seconds))
+            await stop.wait()
+            exchange.cancel()
     finally:
         await store.close()

@@ -9,9 +9,11 @@ from envoy.data.accesslog.v3 import accesslog_pb2 as pb
 from envoy.service.accesslog.v3 import als_pb2
 from google.protobuf.message import DecodeError
 
+from fleet import address as addresses
 from fleet.names import (
     CACHED_TOKENS_KEY,
     COMPLETION_TOKENS_KEY,
+    ENDPOINT_FAILURE_CODES,
     FIRST_BODY_TAG,
     PICK_ID_KEY,
     PICK_NAMESPACE,
@@ -23,9 +25,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from ext_proc.picker import Picker
-
-FAILURE_CODES = frozenset((502, 503, 504))
-"""Answers that speak of the endpoint and not of the request."""
 
 _FAILURE_FLAGS = (
     "failed_local_healthcheck",
@@ -131,7 +130,7 @@ def _first_token(common: pb.AccessLogCommon) -> float | None:
 
 
 def _failed(entry: pb.HTTPAccessLogEntry) -> bool:
-    if entry.response.response_code.value in FAILURE_CODES:
+    if entry.response.response_code.value in ENDPOINT_FAILURE_CODES:
         return True
     flags = entry.common_properties.response_flags
     return any(getattr(flags, flag) for flag in _FAILURE_FLAGS)
@@ -142,5 +141,4 @@ def _address(address: object) -> str:
     socket = address.socket_address  # type: ignore[attr-defined]
     if not socket.address:
         return ""
-    host = f"[{socket.address}]" if ":" in socket.address else socket.address
-    return f"{host}:{socket.port_value}"
+    return addresses.join(socket.address, socket.port_value)

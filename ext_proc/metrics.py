@@ -7,7 +7,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 _TTFT_BUCKETS = (0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60)  # seconds: from a cache hit to a long queue
 
 
-class Metrics:
+class PickerMetrics:
     """Counters of what became of requests and of the news about them."""
 
     def __init__(self) -> None:
@@ -38,9 +38,8 @@ class Metrics:
         self.in_flight = Gauge(
             "kvpilot_picker_in_flight", "Requests placed and not over yet", registry=self.registry
         )
-        self.store_failures = Counter(
-            "kvpilot_picker_store_failures", "Calls to the store that failed", registry=self.registry
-        )
-        self.store_up = Gauge(
-            "kvpilot_picker_store_up", "1 while the store answers, else 0", registry=self.registry
+        self.known_blocks = Gauge(
+            "kvpilot_picker_known_blocks",
+            "Distinct prefix blocks that some endpoint is believed to hold",
+            registry=self.registry,
         )

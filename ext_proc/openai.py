@@ -14,7 +14,7 @@ import jiter
 
 from ext_proc import session
 from ext_proc.request import Prompt
-from fleet.errors import UnreadableRequest
+from fleet.errors import UnreadableRequestError
 
 CHAT = "/v1/chat/completions"
 COMPLETIONS = "/v1/completions"
@@ -29,13 +29,13 @@ def speaks(path: str) -> bool:
 
 
 def parse(path: str, body: bytes) -> Prompt:
-    """The prompt in `body`, whole or cut. Raises UnreadableRequest and nothing else."""
+    """The prompt in `body`, whole or cut. Raises UnreadableRequestError and nothing else."""
     try:
         data = jiter.from_json(body, partial_mode="trailing-strings", catch_duplicate_keys=False)
     except ValueError as error:
-        raise UnreadableRequest("not-json") from error
+        raise UnreadableRequestError("not-json") from error
     if not isinstance(data, dict):
-        raise UnreadableRequest("not-an-object")
+        raise UnreadableRequestError("not-an-object")
     chat = path.partition("?")[0].endswith(CHAT)
     text = _chat_text(data) if chat else _completion_text(data.get("prompt"))
     return Prompt(
@@ -51,7 +51,7 @@ def parse(path: str, body: bytes) -> Prompt:
 def _chat_text(data: dict[str, Any]) -> str:
     messages = data.get("messages")
     if not isinstance(messages, list) or not messages:
-        raise UnreadableRequest("no-messages")
+        raise UnreadableRequestError("no-messages")
     parts = []
     if tools := data.get("tools"):
         parts.append(_dumps(tools) + _END)
@@ -87,7 +87,7 @@ def _completion_text(prompt: object) -> str:
         if all(isinstance(part, str) for part in prompt):
             return _END.join(prompt)
         return _dumps(prompt)
-    raise UnreadableRequest("no-prompt")
+    raise UnreadableRequestError("no-prompt")
 
 
 def _output_tokens(data: dict[str, Any]) -> int | None:

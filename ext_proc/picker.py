@@ -1,6 +1,6 @@
 """The picker's core: requests, news and `now` in; an ordered list of endpoints out.
 
-No clock, no I/O, deterministic for a seed. The simulator, the tests and the server run this same class.
+No clock, no I/O, deterministic for a seed.
 Greedy: the endpoint with the lowest predicted time to first token wins, the next ones are for retries.
 """
 
@@ -28,9 +28,6 @@ if TYPE_CHECKING:
 TIE_SECONDS = 0.0005
 """Predictions closer than this are equal: the request's hop through Envoy varies by more."""
 
-DEFAULT_NEWS_DELAY = 0.6
-"""Seconds until a first token is heard of: Envoy's log interval of 0.5 s, and a batch on top."""
-
 
 @dataclass(frozen=True, slots=True)
 class Decision:
@@ -48,9 +45,11 @@ class _Placement:
     """A request under way."""
 
     request: RoutingRequest
+    state: EndpointState  # the first choice's
     endpoints: tuple[str, ...]
     placed_at: float
     matched_tokens: float
+    uncached_tokens: float
     learnable: bool  # nothing ahead of it whose first token nobody reports
     decodes: int
     first_token: FirstToken | None = None
@@ -70,13 +69,17 @@ class Picker:
         settings: PickerSettings,
         endpoints: Iterable[Endpoint],
         seed: int = 0,
-        news_delay: float = DEFAULT_NEWS_DELAY,
+        *,
+        news_delay: float = 0.6,
+        stale_after: float = 10.0,
     ) -> None:
-        """`news_delay`: seconds within which a first token is heard of. `seed`: ties and ids."""
+        """`seed` draws among equals and makes ids. Seconds: a first token is heard of within `news_delay`;
+        a scrape older than `stale_after` says nothing any more."""
         self._settings = settings
-        self._endpoints = {e.address: EndpointState(e, news_delay) for e in endpoints}
-        self._tokens_per_block = settings.block_bytes / settings.bytes_per_token
-        self._index = PrefixIndex(self._endpoints, int(settings.default_kv_tokens / self._tokens_per_block))
+        self._endpoints = {e.address: EndpointState(e, news_delay, stale_after) for e in endpoints}
+        self._index = PrefixIndex(
+            self._endpoints, int(settings.default_kv_tokens / settings.tokens_per_block)
+        )
         self._sessions: OrderedDict[str, _Session] = OrderedDict()
         self._placements: dict[str, _Placement] = {}
         self._random = random.Random(seed)
@@ -87,6 +90,11 @@ class Picker:
     def in_flight(self) -> int:
         """Requests placed and not over yet."""
         return len(self._placements)
+
+    @property
+    def known_blocks(self) -> int:
+        """Distinct prefix blocks that some endpoint is believed to hold."""
+        return len(self._index)
 
     def pick(self, request: RoutingRequest, now: float) -> Decision | None:
         """The best endpoints among the request's candidates; None if none of them is known."""
@@ -113,11 +121,10 @@ class Picker:
             return False
         # An answer that is not streamed comes whole: its first byte says nothing about prefill.
         if placement.first_token is None and placement.request.streamed:
-            state = self._endpoints[placement.endpoints[0]]
+            state = placement.state
             state.ledger.first_token(id_, at)
-            tokens = placement.request.prompt_tokens - placement.matched_tokens
             placement.first_token = FirstToken(
-                at, placement.placed_at, max(0.0, tokens), placement.decodes, placement.learnable
+                at, placement.placed_at, placement.uncached_tokens, placement.decodes, placement.learnable
             )
             state.rates.observe(placement.first_token)
             state.traffic.first_token(at - placement.placed_at)
@@ -142,10 +149,11 @@ class Picker:
         placement = self._placements.pop(id_, None)
         if placement is None:
             return False
-        self._endpoints[placement.endpoints[0]].ledger.release(id_, now)
-        self._judge(placement, endpoint, failed, now)
+        placement.state.ledger.release(id_, now)
+        self._blame(placement, endpoint, failed, now)
         served = self._endpoints.get(endpoint)
         if served is not None and not failed:
+            served.health.succeeded()
             matched = placement.matched_tokens
             if cached_tokens is not None and prompt_tokens:
                 matched = min(1.0, cached_tokens / prompt_tokens) * placement.request.prompt_tokens
@@ -159,7 +167,7 @@ class Picker:
             return
         state.observe(load, now)
         if load.kv_tokens:
-            self._index.resize(address, int(load.kv_tokens / self._tokens_per_block))
+            self._index.resize(address, int(load.kv_tokens / self._settings.tokens_per_block))
 
     def expire(self, now: float) -> int:
         """Give up requests that nobody has heard of for too long, and idle sessions. How many requests."""
@@ -169,7 +177,7 @@ class Picker:
             if placement.placed_at > now - self._settings.request_timeout_seconds:
                 break
             del self._placements[id_]
-            self._endpoints[placement.endpoints[0]].ledger.release(id_, now)
+            placement.state.ledger.release(id_, now)
             given_up += 1
         while self._sessions:
             session = next(iter(self._sessions.values()))
@@ -180,9 +188,9 @@ class Picker:
             state.rates.settle(now)
         return given_up
 
-    def traffic(self, now: float, at: float) -> dict[str, Traffic]:
-        """What was seen of each endpoint lately; `at` is `now` in Unix time."""
-        return {address: state.record(now, at) for address, state in self._endpoints.items()}
+    def traffic(self, at: float) -> dict[str, Traffic]:
+        """What was seen of each endpoint lately; `at` is the Unix time to put on it."""
+        return {address: state.record(at) for address, state in self._endpoints.items()}
 
     def rates(self, at: float) -> dict[str, Rate]:
         """What was learned of each endpoint that answered anything; `at` is the Unix time to put on it."""
@@ -199,7 +207,7 @@ class Picker:
         predictions = []
         for state in states:
             state.rates.settle(now)
-            # The last block is always computed: an engine needs its logits to answer at all.
+            # The last token is always computed: an engine needs its logits to answer at all.
             tokens = min(
                 matched.get(state.endpoint.address, 0) * request.tokens_per_block,
                 max(0.0, request.prompt_tokens - 1),
@@ -228,10 +236,16 @@ class Picker:
         state = self._endpoints[best.address]
         learnable = all(prefill.observable for prefill in state.ledger.prefills.values())
         self._placements[id_] = _Placement(
-            request, chosen, now, best.matched_tokens, learnable, len(state.ledger.decodes)
+            request=request,
+            state=state,
+            endpoints=chosen,
+            placed_at=now,
+            matched_tokens=best.matched_tokens,
+            uncached_tokens=best.uncached_tokens,
+            learnable=learnable,
+            decodes=len(state.ledger.decodes),
         )
-        uncached = max(0.0, request.prompt_tokens - best.matched_tokens)
-        state.ledger.place(id_, uncached, now, observable=request.streamed)
+        state.ledger.place(id_, best.uncached_tokens, now, observable=request.streamed)
         state.health.picked(now)
         self._index.insert(best.address, request.blocks)
         self._remember(request.session, best.address, now)
@@ -244,16 +258,14 @@ class Picker:
         if len(self._sessions) > self._settings.sessions_max:
             self._sessions.popitem(last=False)
 
-    def _judge(self, placement: _Placement, served: str, failed: bool, now: float) -> None:
-        """Mark who failed: Envoy walks the list in order, so all before the one that served."""
+    def _blame(self, placement: _Placement, served: str, failed: bool, now: float) -> None:
+        """Note who failed: Envoy walks the list in order, so all before the one that served."""
         listed = placement.endpoints
         before = listed[: listed.index(served)] if served in listed else ()
-        for address in (*before, *((served,) if failed and served else ())):
+        for address in (*before, served) if failed else before:
             state = self._endpoints.get(address)
             if state is not None and state.health.failed(now):
                 self._index.clear(address)  # a pod that went away comes back with an empty cache
-        if not failed and (state := self._endpoints.get(served)) is not None:
-            state.health.succeeded()
 
     def _learn(
         self,
@@ -264,7 +276,7 @@ class Picker:
         now: float,
     ) -> None:
         request = placement.request
-        as_picked = served.endpoint.address == placement.endpoints[0]
+        as_picked = served is placement.state
         if not as_picked:
             self._index.insert(served.endpoint.address, request.blocks)
             self._remember(request.session, served.endpoint.address, now)

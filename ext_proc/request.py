@@ -25,7 +25,6 @@ class Prompt:
 class RoutingRequest:
     """One request to place. Token counts are estimates where no tokenizer is configured."""
 
-    model: str
     candidates: Sequence[str]  # addresses, all in the cluster that the route chose
     prompt_tokens: float
     blocks: Sequence[int]  # chained hashes of the prompt's whole blocks

@@ -1,12 +1,13 @@
 """The picker's gRPC face: ext_proc, Envoy's access log, and health, over raw bytes.
 
-grpc.aio with `context.read()` and `write()` and handlers without (de)serializers cost the least per
-request of what was measured (docs/performance.md).
+grpc.aio on uvloop with `context.read()` and `write()` and handlers without (de)serializers cost the least
+per request of what was measured (docs/performance.md).
 """
 
 from __future__ import annotations
 
 import time
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 import grpc
@@ -17,60 +18,38 @@ from ext_proc.stream import PickStream
 from fleet.errors import StartError
 
 if TYPE_CHECKING:
-    from ext_proc.metrics import Metrics
+    from collections.abc import AsyncIterator
+
+    from ext_proc.metrics import PickerMetrics
     from ext_proc.picker import Picker
     from ext_proc.steer import Steerer
 
-EXT_PROC = "envoy.service.ext_proc.v3.ExternalProcessor"
-ACCESS_LOG = "envoy.service.accesslog.v3.AccessLogService"
+EXT_PROC_SERVICE = "envoy.service.ext_proc.v3.ExternalProcessor"
+ACCESS_LOG_SERVICE = "envoy.service.accesslog.v3.AccessLogService"
 
 MESSAGE_OVERHEAD_BYTES = 1 << 20
 """Room for headers and framing above the largest body that Envoy buffers."""
 
+STOP_GRACE_SECONDS = 0.5
+"""A pick takes a millisecond; whoever has not been answered by then fails open."""
 
-class PickerServer:
-    """Serves one picker on one address."""
 
-    def __init__(self, steerer: Steerer, picker: Picker, metrics: Metrics, largest_body: int) -> None:
-        """`largest_body`: bytes that Envoy may send; gRPC's default of 4 MiB would fail open unseen."""
+class PickerService:
+    """What Envoy calls."""
+
+    def __init__(self, steerer: Steerer, picker: Picker, metrics: PickerMetrics) -> None:
         self._steerer = steerer
         self._picker = picker
         self._metrics = metrics
-        self._server = grpc.aio.server(
-            options=[
-                # A body may overshoot the buffer limit by what one read brought.
-                ("grpc.max_receive_message_length", 2 * largest_body + MESSAGE_OVERHEAD_BYTES),
-                ("grpc.so_reuseport", 0),
-            ]
+
+    def handlers(self) -> tuple[grpc.GenericRpcHandler, ...]:
+        """ext_proc and the access log, for a gRPC server."""
+        process: grpc.RpcMethodHandler[Any, Any] = grpc.stream_stream_rpc_method_handler(self._process)
+        log: grpc.RpcMethodHandler[Any, Any] = grpc.stream_unary_rpc_method_handler(self._stream_access_logs)
+        return (
+            grpc.method_handlers_generic_handler(EXT_PROC_SERVICE, {"Process": process}),
+            grpc.method_handlers_generic_handler(ACCESS_LOG_SERVICE, {"StreamAccessLogs": log}),
         )
-        self._health = health.aio.HealthServicer()
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
-        self._server.add_generic_rpc_handlers(
-            (
-                _handlers(EXT_PROC, "Process", self._process),
-                _handlers(ACCESS_LOG, "StreamAccessLogs", self._stream_access_logs, replies=False),
-            )
-        )
-
-    async def start(self, address: str) -> int:
-        """Listen on `host:port` or `unix:/path`; the port. Raises StartError if it cannot."""
-        try:
-            port = self._server.add_insecure_port(address)
-        except RuntimeError as error:
-            raise StartError(f"picker_address {address}: cannot listen there: {error}") from error
-        await self._server.start()
-        for service in ("", EXT_PROC):
-            await self._health.set(service, health_pb2.HealthCheckResponse.SERVING)
-        return int(port)
-
-    async def wait(self) -> None:
-        """Until stopped."""
-        await self._server.wait_for_termination()
-
-    async def stop(self, grace: float) -> None:
-        """Tell health checkers, refuse new streams, and wait at most `grace` seconds for open ones."""
-        await self._health.enter_graceful_shutdown()
-        await self._server.stop(grace)
 
     async def _process(self, _: object, context: grpc.aio.ServicerContext[Any, Any]) -> None:
         stream = PickStream(self._steerer)
@@ -82,6 +61,8 @@ class PickerServer:
             if answer is not None:
                 await context.write(answer)
         self._metrics.requests.labels(stream.outcome).inc()
+        if stream.decision is not None:
+            self._metrics.predicted_ttft.observe(stream.decision.predicted_ttft)
 
     async def _stream_access_logs(self, _: object, context: grpc.aio.ServicerContext[Any, Any]) -> bytes:
         while (data := await context.read()) is not grpc.aio.EOF:
@@ -92,7 +73,30 @@ class PickerServer:
         return b""
 
 
-def _handlers(service: str, method: str, handler: Any, *, replies: bool = True) -> grpc.GenericRpcHandler:
-    """One streaming method on raw bytes: no (de)serializer."""
-    make = grpc.stream_stream_rpc_method_handler if replies else grpc.stream_unary_rpc_method_handler
-    return grpc.method_handlers_generic_handler(service, {method: make(handler)})
+@asynccontextmanager
+async def serve_picker(service: PickerService, address: str, largest_body: int) -> AsyncIterator[int]:
+    """Serve on `address` (`host:port` or `unix:/path`) inside the context; yields the port.
+
+    `largest_body`: bytes that Envoy may send; gRPC's default of 4 MiB would fail open unseen. Raises
+    StartError if the address cannot be listened on.
+    """
+    # A body may overshoot Envoy's buffer limit by what one read brought.
+    largest_message = 2 * largest_body + MESSAGE_OVERHEAD_BYTES
+    server = grpc.aio.server(
+        options=[("grpc.max_receive_message_length", largest_message), ("grpc.so_reuseport", 0)]
+    )
+    server.add_generic_rpc_handlers(service.handlers())
+    checks = health.aio.HealthServicer()
+    health_pb2_grpc.add_HealthServicer_to_server(checks, server)
+    for name in ("", EXT_PROC_SERVICE):
+        await checks.set(name, health_pb2.HealthCheckResponse.SERVING)
+    try:
+        port = server.add_insecure_port(address)
+    except RuntimeError as error:
+        raise StartError(f"picker_address {address}: cannot listen, is the port taken?") from error
+    await server.start()
+    try:
+        yield port
+    finally:
+        await checks.enter_graceful_shutdown()
+        await server.stop(STOP_GRACE_SECONDS)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from ext_proc import openai, session
 from ext_proc.request import RoutingRequest
-from fleet.errors import UnreadableRequest
+from fleet.errors import UnreadableRequestError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -37,8 +37,9 @@ class Steerer:
         self._hasher = hasher
         self._picker = picker
         self._candidates = {
-            cluster: tuple(endpoint.address for endpoint in endpoints)
+            cluster: (endpoints[0].model, tuple(endpoint.address for endpoint in endpoints))
             for cluster, endpoints in fleet.clusters.items()
+            if endpoints
         }
 
     def wants_body(self, method: str, path: str) -> bool:
@@ -47,22 +48,20 @@ class Steerer:
 
     def steer(self, cluster: str, path: str, headers: Mapping[str, str], body: bytes, now: float) -> Steered:
         """Decide one request. `cluster` is what the route chose; only its endpoints are candidates."""
-        candidates = self._candidates.get(cluster)
-        if candidates is None:
+        if cluster not in self._candidates:
             return Steered("unknown-cluster")
+        model, candidates = self._candidates[cluster]
         try:
             prompt = openai.parse(path, body[: self._settings.max_body_bytes])
-        except UnreadableRequest as error:
+        except UnreadableRequestError as error:
             return Steered(error.reason)
-        model = cluster.partition("/")[0]
         root = self._hasher.root(model, prompt.model, prompt.cache_salt)
         named = session.from_headers(headers, self._settings.session_headers, self._settings.session_cookie)
         request = RoutingRequest(
-            model=model,
             candidates=candidates,
             prompt_tokens=len(prompt.text) / self._settings.bytes_per_token,
             blocks=self._hasher.blocks(prompt.text, root),
-            tokens_per_block=self._settings.block_bytes / self._settings.bytes_per_token,
+            tokens_per_block=self._settings.tokens_per_block,
             expected_output_tokens=prompt.output_tokens or self._settings.expected_output_tokens,
             session=named or prompt.session,
             streamed=prompt.streamed,

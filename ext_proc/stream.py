@@ -17,6 +17,7 @@ from fleet.names import CLUSTER_ATTRIBUTE
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from ext_proc.picker import Decision
     from ext_proc.steer import Steered
 
 
@@ -31,7 +32,7 @@ class Decider(Protocol):
 
 
 class PickStream:
-    """One exchange. `outcome` says in a word what became of the request once `done`."""
+    """One exchange. Once `done`, `outcome` says in a word what became of the request."""
 
     def __init__(self, decider: Decider) -> None:
         self._decider = decider
@@ -39,6 +40,7 @@ class PickStream:
         self._cluster = ""
         self.done = False
         self.outcome = "aborted"
+        self.decision: Decision | None = None
 
     def receive(self, data: bytes, now: float) -> bytes | None:
         """The reply to one message of Envoy's, or None where it deserves none (then it is done)."""
@@ -69,6 +71,7 @@ class PickStream:
     def _on_body(self, body: bytes, now: float) -> bytes | None:
         path = self._headers.get(":path", "")
         steered = self._decider.steer(self._cluster, path, self._headers, body, now)
+        self.decision = steered.decision
         if steered.decision is None:
             return self._end(steered.outcome, reply.BODY_PASS)
         return self._end(steered.outcome, reply.body_steered(steered.decision))

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass, field
 
+from fleet.quantiles import nearest_rank
+
 RECENT = 200
 """Requests that the figures cover: enough for a p95, recent enough to show a change."""
 
@@ -31,7 +33,4 @@ class RecentTraffic:
 
     def ttft_quantile(self, q: float) -> float | None:
         """The TTFT that a share `q` of the requests stayed at or below, in seconds."""
-        if not self.ttfts:
-            return None
-        ordered = sorted(self.ttfts)
-        return ordered[min(len(ordered) - 1, int(q * len(ordered)))]
+        return nearest_rank(sorted(self.ttfts), q) if self.ttfts else None

@@ -1,4 +1,7 @@
-"""Every error that kvpilot raises on purpose; third-party exceptions become one of these at the adapter."""
+"""The base of every error that kvpilot raises on purpose, and those that packages share.
+
+Third-party exceptions become one of them at the adapter, the cause kept.
+"""
 
 from __future__ import annotations
 
@@ -18,10 +21,6 @@ class ConfigError(KvpilotError):
         where = f"{source}: {field}" if field else source
         found = "" if value is None else f" is {value!r}"
         super().__init__(f"{where}{found}: {expected}")
-        self.source = source
-        self.field = field
-        self.value = value
-        self.expected = expected
 
 
 class StoreError(KvpilotError):
@@ -40,7 +39,7 @@ class ScrapeError(KvpilotError):
     """An endpoint's metrics could not be read or made no sense."""
 
 
-class UnreadableRequest(KvpilotError):  # noqa: N818 - it is the request's state, not ours
+class UnreadableRequestError(KvpilotError):
     """A request body that no parser understands. It goes on as it came, routed by weights.
 
     `reason` is a short fixed word for counters; nothing of the body is kept.

@@ -40,7 +40,7 @@ _TP_EFFICIENCY = ((1, 1.0), (2, 0.85), (4, 0.78), (8, 0.64))
 # Share of the data sheet that serving engines reach: dense prefill in BF16, and weight streaming in decode.
 _PREFILL_UTILIZATION = 0.45
 _DECODE_UTILIZATION = 0.6
-_BYTES_PER_PARAMETER = 2  # BF16
+BYTES_PER_PARAMETER = 2  # BF16
 _FLOP_PER_PARAMETER_AND_TOKEN = 2  # one multiply and one add
 
 
@@ -66,5 +66,5 @@ def prior_rate(hardware: Hardware, parameters: float) -> Rate:
     bandwidth = gpu.hbm_tb_s * 1e12 * _DECODE_UTILIZATION * scale
     return Rate(
         prefill=flops / (_FLOP_PER_PARAMETER_AND_TOKEN * parameters),
-        tpot=_BYTES_PER_PARAMETER * parameters / bandwidth,
+        tpot=BYTES_PER_PARAMETER * parameters / bandwidth,
     )

@@ -70,10 +70,6 @@ class PrefixIndex:
             self._drop_holder(address, block)
         self._held[address].clear()
 
-    def size(self, address: str) -> int:
-        """Blocks the endpoint is believed to hold."""
-        return len(self._held[address])
-
     def __len__(self) -> int:
         """Distinct blocks known."""
         return len(self._holders)

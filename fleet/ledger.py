@@ -36,6 +36,11 @@ class Ledger:
     head_since: float = 0.0  # when the first prefill in the queue is believed to have begun
     tokens: float = 0.0  # of all prefills together
 
+    @property
+    def in_flight(self) -> int:
+        """Requests placed and not over."""
+        return len(self.prefills) + len(self.decodes)
+
     def place(self, id_: str, tokens: float, now: float, *, observable: bool) -> None:
         """A request is on its way with `tokens` to compute."""
         if not self.prefills:
@@ -57,7 +62,7 @@ class Ledger:
     def release(self, id_: str, at: float) -> None:
         """The request is over, however it ended: it owes nothing any more."""
         self.decodes.discard(id_)
-        if self.prefills and id_ in self.prefills:
+        if id_ in self.prefills:
             was_head = next(iter(self.prefills)) == id_
             self._take(id_)
             if was_head:
@@ -80,20 +85,12 @@ class Ledger:
 
     def wait_seconds(self, now: float, rate: float) -> float:
         """Time until a request placed now would begin its own prefill."""
-        if not self.prefills:
-            return 0.0
         self.settle(now, rate)
         if not self.prefills:
             return 0.0
         overheads = (len(self.prefills) - 1) * REQUEST_OVERHEAD_SECONDS
         work = overheads + self.service_seconds(self.tokens, rate)
         return max(0.0, work - self._credit(now, rate))
-
-    def owed_tokens(self, now: float, rate: float) -> float:
-        """Prompt tokens placed here and not yet computed."""
-        if not self.prefills:
-            return 0.0
-        return max(0.0, self.tokens - self._credit(now, rate) * rate)
 
     def _credit(self, now: float, rate: float) -> float:
         """Seconds of work done since the head began, as far as silence allows to believe."""
@@ -106,8 +103,6 @@ class Ledger:
         self.tokens = self.tokens - prefill.tokens if self.prefills else 0.0  # no rounding left behind
 
     def _next_head(self, at: float) -> None:
-        if self.prefills:
-            head = next(iter(self.prefills.values()))
-            self.head_since = max(self.head_since, at, head.placed_at)
-        else:
-            self.head_since = max(self.head_since, at)
+        """The first of the queue began at `at`, or when it was placed if that was later."""
+        placed = next(iter(self.prefills.values())).placed_at if self.prefills else at
+        self.head_since = max(self.head_since, at, placed)

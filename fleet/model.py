@@ -66,10 +66,9 @@ class Version:
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """A model that clients name. `parameters` is its size, used only to scale prior rates."""
+    """A model that clients name."""
 
     name: str
-    parameters: float
     versions: tuple[Version, ...]
 
 
@@ -138,7 +137,6 @@ class Traffic:
 
     at: float
     in_flight: int = 0
-    owed_tokens: int = 0  # prompt tokens placed there that have not been prefilled yet
     match_ratio: float | None = None
     ttft_p50: float | None = None
     ttft_p95: float | None = None

@@ -35,6 +35,12 @@ FIRST_BODY_FORMAT = "%COMMON_DURATION(DS_RX_BEG:US_RX_BODY_BEG:ms)%"
 Engines send their headers before prefill, so the first byte says nothing about the first token.
 """
 
+LOG_FLUSH_SECONDS = 0.05
+"""How long an Envoy worker gathers access-log entries for one message: news is late by this at most."""
+
+ENDPOINT_FAILURE_CODES = (502, 503, 504)
+"""HTTP status codes that speak of the endpoint and not of the request: worth a retry elsewhere."""
+
 ENDPOINT_HEADER = "x-kvpilot-endpoint"
 VERSION_HEADER = "x-kvpilot-version"
 """Response headers that name who served a request, only where `envoy.debug_headers` is on."""

@@ -13,11 +13,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import uvloop
-from prometheus_client import start_http_server
+from aiohttp import web
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
+from fleet import address as addresses
 from fleet import settings as settings_file
 from fleet.errors import KvpilotError, StartError
-from fleet.settings import Settings, split_host_port
+from fleet.settings import Settings
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
@@ -60,14 +62,20 @@ async def metrics_page(registry: CollectorRegistry, field: str, address: str | N
     if address is None:
         yield
         return
-    host, port = split_host_port(address)
+
+    async def page(_: web.Request) -> web.Response:
+        return web.Response(body=generate_latest(registry), headers={"Content-Type": CONTENT_TYPE_LATEST})
+
+    app = web.Application()
+    app.router.add_get("/metrics", page)
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.2)
+    await runner.setup()
     try:
-        server, thread = await asyncio.to_thread(start_http_server, port, host, registry)
-    except OSError as error:
-        raise StartError(f"{field} {address}: cannot listen: {error.strerror}") from error
-    try:
+        host, port = addresses.split(address)
+        try:
+            await web.TCPSite(runner, host, port).start()
+        except OSError as error:
+            raise StartError(f"{field} {address}: cannot listen: {error.strerror}") from error
         yield
     finally:
-        await asyncio.to_thread(server.shutdown)
-        await asyncio.to_thread(thread.join)
-        server.server_close()
+        await runner.cleanup()

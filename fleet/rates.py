@@ -55,9 +55,8 @@ class RateLearner:
         self._last_at = float("-inf")
         self.observations = 0
 
-    def rate(self, now: float) -> Rate:
-        """The rate as a record; `at` is `now` once anything was observed, else 0."""
-        at = now if self.observations else 0.0
+    def rate(self, at: float) -> Rate:
+        """The rate as a record of Unix time `at`."""
         return Rate(self.prefill, self.tpot, at, self.observations)
 
     def observe_decode(self, seconds: float, tokens: float) -> None:

@@ -8,20 +8,25 @@ topology that the rest of the code works on.
 from __future__ import annotations
 
 import re
+from collections import Counter
 from pathlib import Path  # noqa: TC003 - pydantic reads it at run time
 from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from fleet.address import join, split
 from fleet.errors import ConfigError
 from fleet.gpu import CATALOGUE, prior_rate
 from fleet.model import Endpoint, Fleet, Hardware, Model, Version
 
-Steering = Literal["steered", "weighted", "round_robin"]
-"""Who chooses the endpoint: the picker, the computed weights, or Envoy with equal weights."""
+Steering = Literal["round_robin", "weighted", "steered"]
+"""Who chooses the endpoint: Envoy with equal weights, Envoy with computed ones, or the picker."""
 
 Engine = Literal["triton", "trtllm-serve"]
+
+TRITON_METRICS_PORT = 8002
+"""Where Triton serves metrics unless told otherwise."""
 
 _HOST_PORT = re.compile(r"^(?P<host>\[[0-9a-fA-F:]+\]|[^:\[\]\s/]+):(?P<port>\d{1,5})$")
 
@@ -36,7 +41,10 @@ def _check_host_port(value: str) -> str:
 def _check_server_address(value: str) -> str:
     if value.startswith("unix:/"):
         return value
-    return _check_host_port(value)
+    try:
+        return _check_host_port(value)
+    except ValueError as error:
+        raise ValueError(f"{error}, or unix:/path") from error
 
 
 def _check_gpu(value: str) -> str:
@@ -54,12 +62,6 @@ def _check_name(value: str) -> str:
 HostPort = Annotated[str, AfterValidator(_check_host_port)]
 ServerAddress = Annotated[str, AfterValidator(_check_server_address)]
 Name = Annotated[str, AfterValidator(_check_name)]
-
-
-def split_host_port(address: str) -> tuple[str, int]:
-    """`ip:port` in two; IPv6 brackets are dropped. The address must have passed validation."""
-    host, _, port = address.rpartition(":")
-    return host.strip("[]"), int(port)
 
 
 class _Section(BaseModel):
@@ -94,19 +96,18 @@ class PoolSettings(_Section):
             raise ValueError("expected `endpoints` with at least one ip:port, or `emulated`")
         if self.emulated is not None and self.engine != "triton":
             raise ValueError("expected engine triton with `emulated`: its metrics are Triton's")
-        if len(set(self.endpoints)) != len(self.endpoints):
-            raise ValueError("expected every address once in `endpoints`")
+        if self.emulated is not None and self.metrics_port is not None:
+            raise ValueError("expected no `metrics_port` with `emulated`: one port serves all")
         return self
 
     def metrics_url(self, address: str) -> str:
         """Where this endpoint's Prometheus text is read."""
-        host = address.rpartition(":")[0]
         if self.emulated is not None:
             return f"http://{address}/metrics"  # one port serves all
+        host, port = split(address)
         if self.engine == "triton":
-            return f"http://{host}:{self.metrics_port or 8002}/metrics"
-        port = self.metrics_port or address.rpartition(":")[2]
-        return f"http://{host}:{port}/prometheus/metrics"
+            return f"http://{join(host, self.metrics_port or TRITON_METRICS_PORT)}/metrics"
+        return f"http://{join(host, self.metrics_port or port)}/prometheus/metrics"
 
 
 class VersionSettings(_Section):
@@ -152,6 +153,11 @@ class PickerSettings(_Section):
     )
     session_cookie: str = Field("kvpilot_session", description="cookie that names a session")
 
+    @property
+    def tokens_per_block(self) -> float:
+        """Prompt tokens that one hashed block stands for."""
+        return self.block_bytes / self.bytes_per_token
+
 
 class WeightSettings(_Section):
     """How endpoint weights follow the fleet's state."""
@@ -159,9 +165,6 @@ class WeightSettings(_Section):
     interval_seconds: float = Field(1.0, gt=0, description="at most one push of weights in this time")
     smoothing: float = Field(0.3, gt=0, le=1, description="share of a new value taken over per interval")
     hysteresis: float = Field(0.1, ge=0, lt=1, description="relative change below which nothing is pushed")
-    stale_after_seconds: float = Field(
-        10.0, gt=0, description="older state counts as unknown: no headroom term"
-    )
 
 
 class CollectSettings(_Section):
@@ -172,6 +175,7 @@ class CollectSettings(_Section):
     failures_to_eject: int = Field(
         3, ge=1, description="failed scrapes in a row before an endpoint is ejected"
     )
+    stale_after_seconds: float = Field(10.0, gt=0, description="older state counts as unknown")
 
 
 class EnvoySettings(_Section):
@@ -228,7 +232,6 @@ class Settings(_Section):
             tuple(
                 Model(
                     name=model.name,
-                    parameters=model.parameters_billion * 1e9,
                     versions=tuple(_version(model, version) for version in model.versions),
                 )
                 for model in self.models
@@ -255,9 +258,9 @@ def _version(model: ModelSettings, version: VersionSettings) -> Version:
 
 
 def _once(what: str, names: list[str]) -> None:
-    for name in names:
-        if names.count(name) > 1:
-            raise ValueError(f"expected each {what} once, found {name!r} {names.count(name)} times")
+    for name, times in Counter(names).items():
+        if times > 1:
+            raise ValueError(f"expected each {what} once, found {name!r} {times} times")
 
 
 def load(path: Path) -> Settings:

@@ -9,8 +9,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from fleet.gpu import prior_rate
-
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
@@ -66,19 +64,17 @@ def target_weights(
 class WeightController:
     """Follows the targets smoothly, and speaks up only for changes worth a push."""
 
-    def __init__(self, fleet: Fleet, settings: WeightSettings, steering: Steering) -> None:
+    def __init__(
+        self, fleet: Fleet, settings: WeightSettings, steering: Steering, stale_after: float
+    ) -> None:
+        """`stale_after`: seconds after which a load says nothing any more."""
+        self._stale_after = stale_after
         self._fleet = fleet
         self._settings = settings
         self._equal = steering == "round_robin"
         self._smooth: dict[str, float] = {}
         self._published: dict[str, int] = {}
         self._share = settings.smoothing  # of the way to its target that a weight moves in the next update
-        self._prior = {
-            e.address: prior_rate(e.hardware, m.parameters).prefill
-            for m in fleet.models
-            for v in m.versions
-            for e in v.endpoints
-        }
 
     def resume(self, weights: Mapping[str, int]) -> None:
         """Go on from the weights that an earlier process pushed; those of unknown endpoints are dropped.
@@ -86,7 +82,9 @@ class WeightController:
         The next update repeats them, so that a restart alone moves nothing.
         """
         self._share = 0.0
-        self._smooth = {a: float(min(max(w, 1), MAX_WEIGHT)) for a, w in weights.items() if a in self._prior}
+        self._smooth = {
+            a: float(min(max(w, 1), MAX_WEIGHT)) for a, w in weights.items() if a in self._fleet.endpoints
+        }
 
     def update(
         self, now: float, loads: Mapping[str, Load], rates: Mapping[str, Rate]
@@ -112,12 +110,11 @@ class WeightController:
         rates: Mapping[str, Rate],
     ) -> list[tuple[str, float]]:
         """One cluster's weights, moved a part of the way to their targets."""
-        stale_after = self._settings.stale_after_seconds
-        ready = [e.address for e in admitted(endpoints, loads, now, stale_after)]
+        ready = [e.address for e in admitted(endpoints, loads, now, self._stale_after)]
         if self._equal:
             return [(address, float(MAX_WEIGHT)) for address in ready]
         speeds = {address: self._speed(address, rates) for address in ready}
-        targets = target_weights(speeds, loads, now, stale_after)
+        targets = target_weights(speeds, loads, now, self._stale_after)
         return [(a, self._toward(self._smooth.get(a), target)) for a, target in targets.items()]
 
     def _toward(self, current: float | None, target: float) -> float:
@@ -126,7 +123,9 @@ class WeightController:
     def _speed(self, address: str, rates: Mapping[str, Rate]) -> float:
         """Prefill rate, tokens a second: learned where something was observed, else the catalogue's."""
         rate = rates.get(address)
-        return rate.prefill if rate and rate.observations and rate.prefill > 0 else self._prior[address]
+        if rate and rate.observations and rate.prefill > 0:
+            return rate.prefill
+        return self._fleet.endpoints[address].prior.prefill
 
     def _worth_a_push(self, weights: Mapping[str, int]) -> bool:
         old = self._published

@@ -1,7 +1,7 @@
 """The `kvpilot` command: parse, run, end.
 
-Exit codes: 0 for a normal end, which Ctrl-C and SIGTERM are too; 2 for a mistake or a failure that one line
-on stderr names. Nothing is left running after either.
+Exit codes: 0 for a normal end, which Ctrl-C and SIGTERM are too, except of a demo that has no result yet; 2
+for a mistake or a failure that one line on stderr names. Nothing is left running after either.
 """
 
 from __future__ import annotations
@@ -14,23 +14,24 @@ import signal
 import sys
 from contextlib import AsyncExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn, get_args
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import uvloop
 
 from fleet.errors import ConfigError, KvpilotError
-from fleet.settings import Settings, Steering, load
+from fleet.settings import Settings, load
+from kvpilot.demo.phases import run_demo
+from kvpilot.demo.report import PHASES
 from kvpilot.live import Screen, show
 from kvpilot.mesh import LocalMesh
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Sequence
+    from collections.abc import Coroutine, Sequence
 
 REDIS_VARIABLE = "KVPILOT_REDIS_URL"
 """Environment variable: an existing Redis to use in place of an embedded one."""
 
 DEFAULT_FILE = Path(__file__).with_name("default.yaml")
-_PHASES: tuple[str, ...] = ("round_robin", "weighted", "steered")
 _DEFAULT_SEED = 0
 _FAILED = 2
 _ENDING_SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -48,7 +49,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         options = _parser().parse_args(arguments)
         settings, source = _settings(options)
-        _run_until_signalled(_up(options, settings, source))
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(_until_signalled(_up(options, settings, source)))
     except KvpilotError as error:
         print(f"kvpilot: {' '.join(str(error).split())}", file=sys.stderr)
         return _FAILED
@@ -71,7 +73,7 @@ def _parser() -> _Parser:
     up.add_argument("--json", dest="as_json", action="store_true", help="JSON on stdout, the rest on stderr")
     up.add_argument("--demo", type=_duration, metavar="SECONDS", help="compare policies, this long each")
     up.add_argument(
-        "--order", type=_order, default=_PHASES, metavar="A,B,C", help="the demo's phases in order"
+        "--order", type=_order, default=PHASES, metavar="A,B,C", help="the demo's phases in order"
     )
     up.add_argument("--seed", type=int, default=_DEFAULT_SEED, help="the demo's random seed")
     return parser
@@ -91,8 +93,6 @@ def _settings(options: argparse.Namespace) -> tuple[Settings, str]:
 async def _up(options: argparse.Namespace, settings: Settings, source: str) -> None:
     redis_url = os.environ.get(REDIS_VARIABLE) or None
     if options.demo is not None:
-        from kvpilot.demo.phases import run_demo  # noqa: PLC0415 - its load generator serves nothing else
-
         await run_demo(
             settings,
             source,
@@ -116,34 +116,21 @@ async def _show(options: argparse.Namespace, settings: Settings, source: str, re
         await show(mesh, screen, seconds=options.duration)
 
 
-def _run_until_signalled(work: Coroutine[Any, Any, None]) -> None:
-    """Run `work` to its end, or cancel it once at the first signal and let it clean up."""
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(_guarded(work))
-
-
-async def _guarded(work: Coroutine[Any, Any, None]) -> None:
+async def _until_signalled(work: Coroutine[Any, Any, None]) -> None:
+    """Run `work` to its end; the first signal cancels it, and a second must not interrupt its clean-up."""
     task = asyncio.ensure_future(work)
-    ended = _cancel_once(task)
+
+    def end() -> None:
+        if not task.cancelling():
+            task.cancel()
+
+    for number in _ENDING_SIGNALS:
+        asyncio.get_running_loop().add_signal_handler(number, end)
     try:
         await task
     except asyncio.CancelledError:
-        if not ended():
+        if not task.cancelling():
             raise
-
-
-def _cancel_once(task: asyncio.Future[None]) -> Callable[[], bool]:
-    """Have the ending signals cancel `task`; a second one must not interrupt its clean-up."""
-    received: list[int] = []
-
-    def end(number: int) -> None:
-        if not received:
-            task.cancel()
-        received.append(number)
-
-    for number in _ENDING_SIGNALS:
-        asyncio.get_running_loop().add_signal_handler(number, end, number)
-    return lambda: bool(received)
 
 
 def _port(text: str) -> int:
@@ -164,8 +151,8 @@ def _duration(text: str) -> float:
 
 def _order(text: str) -> tuple[str, ...]:
     names = tuple(name.strip() for name in text.split(","))
-    if sorted(names) != sorted(get_args(Steering)):
-        raise argparse.ArgumentTypeError(f"{text!r} does not name each of {', '.join(_PHASES)} once")
+    if sorted(names) != sorted(PHASES):
+        raise argparse.ArgumentTypeError(f"{text!r} does not name each of {', '.join(PHASES)} once")
     return names
 
 

@@ -127,7 +127,7 @@ async def read(store: Store, fleet: Fleet, before: Records) -> Records:
 @contextlib.contextmanager
 def _painter(mesh: Mesh, screen: Screen) -> Iterator[Callable[[Records], None]]:
     fleet = mesh.settings.fleet()
-    stale_after = mesh.settings.weights.stale_after_seconds
+    stale_after = mesh.settings.collect.stale_after_seconds
 
     def picture(records: Records) -> Table:
         return table.render(table.rows(fleet, records, time.time()), records, stale_after=stale_after)

@@ -133,13 +133,13 @@ def _cells(row: Row, several_models: bool, stale_after: float) -> list[Text]:
         Text(row.endpoint, style=load_style or ("red" if row.ready is False else "")),
         Text(version, style=load_style),
         Text(row.hardware, style=load_style),
-        Text(_percent(row.kv_used), style=load_style),
+        Text(share_text(row.kv_used), style=load_style),
         Text(_number(row.in_flight), style=load_style),
         Text(_number(row.queued), style=load_style),
-        Text(_percent(row.match_ratio), style=traffic_style),
+        Text(share_text(row.match_ratio), style=traffic_style),
         Text(_number(row.weight)),
-        Text(_seconds(row.ttft_p50), style=traffic_style),
-        Text(_seconds(row.ttft_p95), style=traffic_style),
+        Text(seconds_text(row.ttft_p50), style=traffic_style),
+        Text(seconds_text(row.ttft_p95), style=traffic_style),
         Text(_note(row, stale_after), style="dim" if load_style or traffic_style else "red"),
     ]
 
@@ -160,15 +160,17 @@ def _is_old(age: float | None, stale_after: float) -> bool:
     return age is None or age > stale_after
 
 
-def _percent(ratio: float | None) -> str:
-    return "-" if ratio is None else f"{ratio:.0%}"
-
-
 def _number(value: int | None) -> str:
     return "-" if value is None else str(value)
 
 
-def _seconds(value: float | None) -> str:
+def share_text(ratio: float | None) -> str:
+    """A share, 0..1, for people: `42%`, or `-` where there is none."""
+    return "-" if ratio is None else f"{ratio:.0%}"
+
+
+def seconds_text(value: float | None) -> str:
+    """A time in seconds for people: `420 ms`, `1.20 s`, or `-` where there is none."""
     if value is None:
         return "-"
     return f"{value * 1000:.0f} ms" if value < 1 else f"{value:.2f} s"

@@ -5,9 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from fleet.gpu import CATALOGUE, prior_rate
+from fleet.gpu import BYTES_PER_PARAMETER, CATALOGUE, prior_rate
 from fleet.model import Hardware, Rate
-from sim.engine import PREFILL_OVERHEAD
 
 if TYPE_CHECKING:
     from fleet.settings import ModelSettings, PoolSettings
@@ -15,7 +14,8 @@ if TYPE_CHECKING:
 TOKENS_PER_BLOCK = 32
 """TensorRT-LLM's default `tokens_per_block`."""
 
-_BYTES_PER_PARAMETER = 2  # BF16, as the catalogue's rates assume
+PREFILL_OVERHEAD = 0.008
+"""Seconds that every request costs before its prefill: tokenizing, scheduling, the first sampled token."""
 
 # TensorRT-LLM's default `free_gpu_memory_fraction`: the share of the memory left by the weights that
 # becomes KV cache; the rest is for activations.
@@ -31,8 +31,8 @@ _KV_EXPONENT = 0.42
 class Capacity:
     """One emulated engine. `rate` and `overhead` include the pool's `speed`."""
 
-    rate: Rate
-    kv_blocks: int
+    rate: Rate  # while nothing else runs there
+    kv_blocks: int  # of TOKENS_PER_BLOCK
     max_requests: int
     gpu_bytes: int  # memory of all its GPUs
     overhead: float  # seconds per request before its prefill
@@ -46,7 +46,7 @@ def kv_bytes_per_token(parameters: float) -> float:
 def kv_tokens(hardware: Hardware, parameters: float) -> int:
     """Tokens that fit beside the weights: (memory x GPUs - weights) x 0.9 / bytes per token; 0 if none."""
     memory = CATALOGUE[hardware.gpu].memory_gb * 1e9 * hardware.tensor_parallel
-    left = (memory - _BYTES_PER_PARAMETER * parameters) * _KV_SHARE
+    left = (memory - BYTES_PER_PARAMETER * parameters) * _KV_SHARE
     return max(0, int(left / kv_bytes_per_token(parameters)))
 
 

@@ -19,15 +19,13 @@ from heapq import heappop, heappush
 from typing import TYPE_CHECKING
 
 from fleet.errors import KvpilotError
+from sim.capacity import TOKENS_PER_BLOCK
 from sim.kvcache import BlockCache, Lease
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from fleet.model import Rate
-
-PREFILL_OVERHEAD = 0.008
-"""Seconds that every request costs before its prefill: tokenizing, scheduling, the first sampled token."""
+    from sim.capacity import Capacity
 
 PREFILL_SLOWDOWN = 0.012
 """Share by which each running decode slows a prefill: its tokens ride in the same iterations."""
@@ -98,20 +96,11 @@ class _Running:
 class Engine:
     """One emulated engine. `submit`, `cancel` and `advance` in the order of their `now`."""
 
-    def __init__(
-        self,
-        rate: Rate,
-        kv_blocks: int,
-        tokens_per_block: int = 32,
-        max_requests: int = 256,
-        overhead: float = PREFILL_OVERHEAD,
-    ) -> None:
-        """`rate`: of an otherwise idle engine. `overhead`: seconds per request before its prefill."""
-        self._rate = rate
-        self._cache = BlockCache(kv_blocks)
-        self._tokens_per_block = tokens_per_block
-        self._max_requests = max_requests
-        self._overhead = overhead
+    def __init__(self, capacity: Capacity) -> None:
+        self._rate = capacity.rate
+        self._cache = BlockCache(capacity.kv_blocks)
+        self._max_requests = capacity.max_requests
+        self._overhead = capacity.overhead
         self._queue: OrderedDict[int, Request] = OrderedDict()
         self._prefill: _Running | None = None
         self._decoding: dict[int, _Running] = {}
@@ -122,19 +111,15 @@ class Engine:
         self._at = 0.0
         self._iterations = 0.0
         self._busy = 0.0
-        self._iteration_seconds = rate.tpot
-        self._prefill_rate = rate.prefill
+        self._iteration_seconds = self._rate.tpot
+        self._prefill_rate = self._rate.prefill
         self._prefill_ends_at = self._decode_ends_at = math.inf
-
-    def fits(self, prompt_tokens: int, output_tokens: int) -> bool:
-        """Whether such a request can ever run here."""
-        return self._blocks_for(prompt_tokens + output_tokens) <= self._cache.capacity
 
     def submit(self, request: Request, now: float) -> None:
         """Queue a request. Raises RequestTooLargeError where it could never be admitted."""
-        if not self.fits(request.prompt_tokens, request.output_tokens):
-            tokens = request.prompt_tokens + request.output_tokens
-            room = self._cache.capacity * self._tokens_per_block
+        tokens = request.prompt_tokens + request.output_tokens
+        if _blocks_for(tokens) > self._cache.capacity:
+            room = self._cache.capacity * TOKENS_PER_BLOCK
             raise RequestTooLargeError(f"{tokens} tokens of prompt and answer exceed the KV cache of {room}")
         self._run_until(now)
         self._queue[request.id] = request
@@ -192,7 +177,7 @@ class Engine:
             context_tokens=math.ceil(self._prefill.tokens_left) if self._prefill else 0,
             blocks_max=self._cache.capacity,
             blocks_used=self._cache.used,
-            tokens_per_block=self._tokens_per_block,
+            tokens_per_block=TOKENS_PER_BLOCK,
             blocks_reused=self._cache.reused,
             iterations=int(self._iterations_at(now)),
             finished=self._finished,
@@ -248,18 +233,18 @@ class Engine:
             return
         request = next(iter(self._queue.values()))
         # The last prompt token is always computed: its output is the first answer token.
-        matchable = request.blocks[: (request.prompt_tokens - 1) // self._tokens_per_block]
-        total = self._blocks_for(request.prompt_tokens + request.output_tokens)
+        matchable = request.blocks[: (request.prompt_tokens - 1) // TOKENS_PER_BLOCK]
+        total = _blocks_for(request.prompt_tokens + request.output_tokens)
         lease = self._cache.acquire(matchable, total)
         if lease is None:
             return
         del self._queue[request.id]
-        cached = len(lease.pinned) * self._tokens_per_block
+        cached = len(lease.pinned) * TOKENS_PER_BLOCK
         self._prefill = _Running(request, lease, cached, self._overhead, request.prompt_tokens - cached)
 
     def _end_prefill(self, running: _Running) -> None:
         request = running.request
-        computed = slice(len(running.lease.pinned), request.prompt_tokens // self._tokens_per_block)
+        computed = slice(len(running.lease.pinned), request.prompt_tokens // TOKENS_PER_BLOCK)
         self._cache.commit(running.lease, request.blocks[computed])
         self._prefill = None
         self._events.append(Event(self._at, request.id, finished=False, cached_tokens=running.cached_tokens))
@@ -277,11 +262,12 @@ class Engine:
 
     def _finish(self, running: _Running) -> None:
         request = running.request
-        whole = (request.prompt_tokens + request.output_tokens) // self._tokens_per_block
+        whole = (request.prompt_tokens + request.output_tokens) // TOKENS_PER_BLOCK
         self._cache.commit(running.lease, request.blocks[len(running.lease.pinned) : whole])
         self._cache.release(running.lease)
         self._finished += 1
         self._events.append(Event(self._at, request.id, finished=True, cached_tokens=running.cached_tokens))
 
-    def _blocks_for(self, tokens: int) -> int:
-        return -(-tokens // self._tokens_per_block)
+
+def _blocks_for(tokens: int) -> int:
+    return -(-tokens // TOKENS_PER_BLOCK)

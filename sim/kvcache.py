@@ -40,11 +40,6 @@ class BlockCache:
         """Blocks held by running requests; cached ones that nobody runs on count as free, as in engines."""
         return len(self._pins) + self._private
 
-    @property
-    def cached(self) -> int:
-        """Blocks that can be matched, in use or not."""
-        return len(self._pins) + len(self._idle)
-
     def match(self, blocks: Iterable[int]) -> int:
         """How many leading `blocks` are held."""
         matched = 0

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import json
-import time
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
-from uuid import uuid4
 
 import jiter
 
@@ -117,16 +115,17 @@ def _plain_prompt(fields: dict[str, Any]) -> Prompt:
 class Answer:
     """The answer to one call, whole or in chunks of tokens; filler, always the same for a prompt."""
 
-    def __init__(self, call: Call) -> None:
+    def __init__(self, call: Call, answer_id: str, created: int) -> None:
+        """`answer_id`: unique, without OpenAI's prefix; `created`: Unix time in seconds."""
         self._call = call
         self.text = answer_text(call.prompt, call.output_tokens)
         self.blocks = call.prompt.blocks(self.text.encode())
         kind = "chat.completion" if call.chat else "text_completion"
         prefix = "chatcmpl" if call.chat else "cmpl"
         self._head = {
-            "id": f"{prefix}-{uuid4().hex}",
+            "id": f"{prefix}-{answer_id}",
             "object": f"{kind}.chunk" if call.chat and call.stream else kind,
-            "created": int(time.time()),
+            "created": created,
             "model": call.model,
         }
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from xxhash import xxh3_64_intdigest
 
+from fleet.prefix import PrefixHasher
 from sim.capacity import TOKENS_PER_BLOCK
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 BYTES_PER_TOKEN = 4
 """About what BPE vocabularies need for English."""
 
-_BLOCK_BYTES = BYTES_PER_TOKEN * TOKENS_PER_BLOCK
+_HASHER = PrefixHasher(b"", BYTES_PER_TOKEN * TOKENS_PER_BLOCK)
 
 MAX_ANSWER_TOKENS = 8192
 """The longest answer; a client that asks for more is cut off there, as at a real engine's limit."""
@@ -40,13 +41,7 @@ class Prompt:
 
     def blocks(self, answer: bytes = b"") -> list[int]:
         """Names of the whole blocks of prompt and answer: a hash of each, chained to the one before."""
-        text = memoryview(self.text + answer)
-        names: list[int] = []
-        name = 0
-        for start in range(0, len(text) - _BLOCK_BYTES + 1, _BLOCK_BYTES):
-            name = xxh3_64_intdigest(text[start : start + _BLOCK_BYTES], seed=name)
-            names.append(name)
-        return names
+        return _HASHER.blocks(self.text + answer, 0)
 
 
 def from_messages(messages: Sequence[object], tools: object = None) -> Prompt:

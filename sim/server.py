@@ -11,14 +11,15 @@ import logging
 import time
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
+from uuid import uuid4
 
 from aiohttp import web
 
+from fleet import address as addresses
 from fleet.errors import ConfigError, StartError
-from fleet.settings import split_host_port
 from sim import openai_api
 from sim.backend import Backend
-from sim.capacity import TOKENS_PER_BLOCK, Capacity, capacity
+from sim.capacity import Capacity, capacity
 from sim.engine import Engine, RequestTooLargeError
 from sim.exposition import CONTENT_TYPE, exposition
 from sim.openai_api import Answer, ApiError, Call
@@ -46,15 +47,7 @@ class EmulatedEndpoint:
         """`model`: the name that clients use."""
         self._model = model
         self._gpu_bytes = capacity.gpu_bytes
-        self._backend = Backend(
-            Engine(
-                capacity.rate,
-                capacity.kv_blocks,
-                TOKENS_PER_BLOCK,
-                capacity.max_requests,
-                capacity.overhead,
-            )
-        )
+        self._backend = Backend(Engine(capacity))
 
     def application(self) -> web.Application:
         """The routes of this endpoint."""
@@ -90,7 +83,7 @@ class EmulatedEndpoint:
             return _json_response(ApiError(413, f"the body exceeds {MAX_BODY_BYTES} bytes").body(), 413)
 
     async def _run(self, request: web.Request, call: Call) -> web.StreamResponse:
-        answer = Answer(call)
+        answer = Answer(call, uuid4().hex, int(time.time()))
         ticket = self._backend.submit(
             call.prompt.tokens, call.output_tokens, answer.blocks, stream=call.stream
         )
@@ -165,7 +158,7 @@ async def serving(endpoints: dict[str, EmulatedEndpoint]) -> AsyncIterator[None]
 
 
 async def _listen(runner: web.AppRunner, address: str) -> None:
-    host, port = split_host_port(address)
+    host, port = addresses.split(address)
     try:
         await web.TCPSite(runner, host, port).start()
     except OSError as error:

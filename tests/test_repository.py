@@ -25,6 +25,35 @@ ACROSS_MODULES = {
     "tests/xds_server/test_against_envoy.py",
 }
 
+# Modules that no test mirrors, and why.
+WITHOUT_A_TEST_OF_THEIR_OWN = {
+    "ext_proc/__main__.py": "entry point",
+    "ext_proc/endpoint.py": "ties together what has tests; driven by those of the picker",
+    "ext_proc/metrics.py": "a table of metrics",
+    "ext_proc/reply.py": "messages; parsed by the tests of the stream",
+    "ext_proc/request.py": "a record",
+    "fleet/errors.py": "exceptions and their texts; matched wherever they are raised",
+    "fleet/names.py": "constants",
+    "fleet/store/base.py": "a protocol; tests/fleet/store/test_stores.py is its contract",
+    "fleet/store/memory.py": "one of the stores of tests/fleet/store/test_stores.py",
+    "kvpilot/__main__.py": "entry point",
+    "kvpilot/mesh/leash.py": "one call to the kernel; a killed parent shows it in the supervisor's tests",
+    "kvpilot/mesh/probe.py": "questions to running servers; asked in the tests of the local mesh",
+    "kvpilot/mesh/programs.py": "command lines; run in the tests of the local mesh",
+    "sim/backend.py": "an engine in real time; served in the tests of the server",
+    "xds_server/__main__.py": "entry point",
+    "xds_server/metrics.py": "a table of metrics",
+    "xds_server/resources/messages.py": "imports, and shapes whose use the other resources' tests see",
+}
+
+MODULES = [
+    module
+    for package in PACKAGES
+    for module in sorted((ROOT / package).rglob("*.py"))
+    if not module.name.endswith("_pb2.py")  # generated
+    and module.name != "__init__.py"  # names a package's contract
+]
+
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 DEPENDENCIES = [*PROJECT["project"]["dependencies"], *PROJECT["project"]["optional-dependencies"]["local"]]
 
@@ -48,6 +77,21 @@ def test_a_test_module_mirrors_a_module(test: Path) -> None:
     assert any(place.is_file() for place in places)
 
 
+def mirror_of(module: Path) -> Path:
+    folder = ROOT / "tests" / module.parent.relative_to(ROOT)
+    return folder / f"test_{module.stem.strip('_')}.py"
+
+
+@pytest.mark.parametrize("module", MODULES, ids=relative)
+def test_a_module_has_a_test_module_or_a_reason_to_have_none(module: Path) -> None:
+    excused = relative(module) in WITHOUT_A_TEST_OF_THEIR_OWN
+    assert mirror_of(module).is_file() != excused, "write one, or keep WITHOUT_A_TEST_OF_THEIR_OWN true"
+
+
+def test_only_modules_that_exist_are_excused() -> None:
+    assert {relative(module) for module in MODULES} >= WITHOUT_A_TEST_OF_THEIR_OWN.keys()
+
+
 @pytest.mark.parametrize("package", PACKAGES)
 def test_a_package_says_that_it_is_typed(package: str) -> None:
     assert (ROOT / package / "py.typed").is_file()
@@ -62,7 +106,6 @@ def test_every_package_and_subpackage_states_its_contract(package: str) -> None:
 
 
 def test_generated_code_is_what_the_proto_files_give(tmp_path: Path) -> None:
-    pytest.importorskip("grpc_tools")
     subprocess.run([ROOT / "scripts" / "proto", tmp_path], check=True)
     fresh = [path for path in tmp_path.rglob("*") if path.is_file()]
     assert fresh

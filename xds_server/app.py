@@ -6,12 +6,12 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING
 
-from fleet.outage import Outage
+from fleet.outage import StoreOutage
 from fleet.process import metrics_page
 from fleet.store.redis import RedisStore
 from xds_server.cache import SnapshotCache
 from xds_server.collect.discovery import discover
-from xds_server.collect.scrape import Collector
+from xds_server.collect.scrape import Collector, scraping_client
 from xds_server.metrics import XdsMetrics
 from xds_server.publisher import Publisher
 from xds_server.server import serve_ads
@@ -31,15 +31,16 @@ async def serve(settings: Settings, store: Store, stop: asyncio.Event, source: s
     fleet = discover(settings, source)
     metrics = XdsMetrics()
     cache = SnapshotCache()
-    outage = Outage("the store")
+    outage = StoreOutage(metrics.registry, "kvpilot_xds")
     metrics.snapshot_age.set_function(lambda: cache.age)
     async with (
         metrics_page(metrics.registry, "xds_metrics", settings.xds_metrics),
-        Collector(fleet, settings.collect, store, metrics, outage) as collector,
+        scraping_client(settings.collect) as client,
         serve_ads(cache, metrics, settings.xds_address),
         asyncio.TaskGroup() as group,
     ):
-        publisher = Publisher(settings, fleet, store, lambda: collector.loads, cache, metrics, outage)
+        collector = Collector(fleet, settings.collect, client, store, metrics, outage)
+        publisher = Publisher(settings, fleet, store, collector.loads, cache, outage)
         loops = [group.create_task(collector.run()), group.create_task(publisher.run())]
         _LOG.info("serving %d endpoints on %s", len(fleet.endpoints), settings.xds_address)
         await stop.wait()

@@ -18,6 +18,3 @@ class XdsMetrics:
             "kvpilot_xds_snapshot_age_seconds", "Since the snapshot was last made or confirmed", registry=r
         )
         self.scrapes = Counter("kvpilot_collect_scrapes", "Scrapes of endpoints", ["result"], registry=r)
-        self.store_failures = Counter(
-            "kvpilot_collect_store_failures", "Reads and writes that the store did not serve", registry=r
-        )

@@ -42,28 +42,6 @@ _OPTIONS = (
 _LONGEST_ERROR = 500  # characters of a client's error text that are logged
 
 
-class AdsHandler(grpc.GenericRpcHandler):
-    """Serves `StreamAggregatedResources` from a cache of snapshots."""
-
-    def __init__(self, cache: SnapshotCache, metrics: XdsMetrics) -> None:
-        self._cache = cache
-        self._metrics = metrics
-        self._method: grpc.RpcMethodHandler[bytes, bytes] = grpc.stream_stream_rpc_method_handler(
-            self._stream
-        )
-
-    def service(self, details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler[bytes, bytes] | None:
-        """gRPC's dispatch: the handler of this method, or None where it is not ours."""
-        return self._method if details.method == f"/{SERVICE}/StreamAggregatedResources" else None
-
-    async def _stream(self, _: object, context: grpc.aio.ServicerContext[bytes, bytes]) -> None:
-        client = _Client(context, self._cache, self._metrics)
-        with self._metrics.streams.track_inprogress():
-            refusal = await client.serve()
-        if refusal:
-            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, refusal)
-
-
 class _Client:
     """One open stream."""
 
@@ -150,8 +128,19 @@ async def serve_ads(cache: SnapshotCache, metrics: XdsMetrics, address: str) -> 
 
     Yields the port; raises StartError if the address cannot be listened on.
     """
+
+    async def stream(_: object, context: grpc.aio.ServicerContext[bytes, bytes]) -> None:
+        client = _Client(context, cache, metrics)
+        with metrics.streams.track_inprogress():
+            refusal = await client.serve()
+        if refusal:
+            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, refusal)
+
     server = grpc.aio.server(options=_OPTIONS)
-    server.add_generic_rpc_handlers((AdsHandler(cache, metrics),))
+    methods: dict[str, grpc.RpcMethodHandler[bytes, bytes]] = {
+        "StreamAggregatedResources": grpc.stream_stream_rpc_method_handler(stream)
+    }
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, methods),))
     checks = health.aio.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(checks, server)
     for service in ("", SERVICE):

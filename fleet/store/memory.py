@@ -1,4 +1,4 @@
-"""The store's in-memory twin: for tests, the simulator, and one-process set-ups."""
+"""The store's in-memory twin, for tests."""
 
 from __future__ import annotations
 
@@ -7,17 +7,16 @@ from typing import TYPE_CHECKING, cast
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from fleet.model import Load, Rate, Traffic, Weight
-    from fleet.store.base import Record
+    from fleet.store.base import AnyRecord, Record
 
 
 class MemoryStore:
     """Keeps records in a dictionary; satisfies `fleet.store.base.Store`."""
 
     def __init__(self) -> None:
-        self._records: dict[tuple[str, type], dict[str, Load | Rate | Weight | Traffic]] = {}
+        self._records: dict[tuple[str, type], dict[str, AnyRecord]] = {}
 
-    async def write(self, model: str, records: Mapping[str, Load | Rate | Weight | Traffic]) -> None:
+    async def write(self, model: str, records: Mapping[str, AnyRecord]) -> None:
         """Keep each record under its endpoint's address."""
         for address, record in records.items():
             self._records.setdefault((model, type(record)), {})[address] = record

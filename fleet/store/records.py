@@ -79,7 +79,6 @@ def _traffic_to_message(traffic: Traffic) -> pb.TrafficRecord:
         version=LAYOUT,
         at=traffic.at,
         in_flight=traffic.in_flight,
-        owed_tokens=traffic.owed_tokens,
         match_ratio=traffic.match_ratio,
         ttft_p50_seconds=traffic.ttft_p50,
         ttft_p95_seconds=traffic.ttft_p95,
@@ -93,7 +92,6 @@ def _traffic_from_message(message: pb.TrafficRecord) -> Traffic:
     return Traffic(
         at=message.at,
         in_flight=message.in_flight,
-        owed_tokens=message.owed_tokens,
         match_ratio=optional("match_ratio"),
         ttft_p50=optional("ttft_p50_seconds"),
         ttft_p95=optional("ttft_p95_seconds"),

@@ -128,14 +128,12 @@ class TrafficRecord(_message.Message):
     VERSION_FIELD_NUMBER: _builtins.int
     AT_FIELD_NUMBER: _builtins.int
     IN_FLIGHT_FIELD_NUMBER: _builtins.int
-    OWED_TOKENS_FIELD_NUMBER: _builtins.int
     MATCH_RATIO_FIELD_NUMBER: _builtins.int
     TTFT_P50_SECONDS_FIELD_NUMBER: _builtins.int
     TTFT_P95_SECONDS_FIELD_NUMBER: _builtins.int
     version: _builtins.int
     at: _builtins.float
     in_flight: _builtins.int
-    owed_tokens: _builtins.int
     match_ratio: _builtins.float
     ttft_p50_seconds: _builtins.float
     ttft_p95_seconds: _builtins.float
@@ -145,14 +143,13 @@ class TrafficRecord(_message.Message):
         version: _builtins.int = ...,
         at: _builtins.float = ...,
         in_flight: _builtins.int = ...,
-        owed_tokens: _builtins.int = ...,
         match_ratio: _builtins.float | None = ...,
         ttft_p50_seconds: _builtins.float | None = ...,
         ttft_p95_seconds: _builtins.float | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_match_ratio", b"_match_ratio", "_ttft_p50_seconds", b"_ttft_p50_seconds", "_ttft_p95_seconds", b"_ttft_p95_seconds", "match_ratio", b"match_ratio", "ttft_p50_seconds", b"ttft_p50_seconds", "ttft_p95_seconds", b"ttft_p95_seconds"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_match_ratio", b"_match_ratio", "_ttft_p50_seconds", b"_ttft_p50_seconds", "_ttft_p95_seconds", b"_ttft_p95_seconds", "at", b"at", "in_flight", b"in_flight", "match_ratio", b"match_ratio", "owed_tokens", b"owed_tokens", "ttft_p50_seconds", b"ttft_p50_seconds", "ttft_p95_seconds", b"ttft_p95_seconds", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_match_ratio", b"_match_ratio", "_ttft_p50_seconds", b"_ttft_p50_seconds", "_ttft_p95_seconds", b"_ttft_p95_seconds", "at", b"at", "in_flight", b"in_flight", "match_ratio", b"match_ratio", "ttft_p50_seconds", b"ttft_p50_seconds", "ttft_p95_seconds", b"ttft_p95_seconds", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__match_ratio: _TypeAlias = _typing.Literal["match_ratio"]  # noqa: Y015
     _WhichOneofArgType__match_ratio: _TypeAlias = _typing.Literal["_match_ratio", b"_match_ratio"]  # noqa: Y015

@@ -20,8 +20,7 @@ from fleet.store import records
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from fleet.model import Load, Rate, Traffic, Weight
-    from fleet.store.base import Record
+    from fleet.store.base import AnyRecord, Record
 
 Field = bytes | bytearray | memoryview | str | int | float
 """What redis-py takes as a field or a value of a hash."""
@@ -57,7 +56,7 @@ class RedisStore:
         with _faults(f"{self._name}: Redis does not answer"):
             await self._client.ping()
 
-    async def write(self, model: str, annotations: Mapping[str, Load | Rate | Weight | Traffic]) -> None:
+    async def write(self, model: str, annotations: Mapping[str, AnyRecord]) -> None:
         """Keep each record under its endpoint's address, in one round trip. Raises StoreError."""
         by_key: dict[str, dict[Field, Field]] = {}
         for address, record in annotations.items():

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import aiohttp
 
-from fleet.names import ENDPOINT_HEADER, VERSION_HEADER
+from fleet.names import ENDPOINT_HEADER
 from kvpilot.demo.answer import AnswerReader
 from kvpilot.demo.workload import Conversation, Session
 
@@ -42,7 +42,6 @@ class Outcome:
     prompt_tokens: int | None = None
     cached_tokens: int | None = None
     endpoint: str = ""
-    version: str = ""
     failure: str = ""
 
 
@@ -112,11 +111,7 @@ class _Driver:
         url = f"{self._what.url}/v1/chat/completions"
         try:
             async with self._http.post(url, data=body, headers=headers, timeout=left) as response:
-                outcome = replace(
-                    outcome,
-                    endpoint=response.headers.get(ENDPOINT_HEADER, ""),
-                    version=response.headers.get(VERSION_HEADER, ""),
-                )
+                outcome = replace(outcome, endpoint=response.headers.get(ENDPOINT_HEADER, ""))
                 if response.status != 200:
                     return replace(outcome, failure=f"HTTP {response.status}"), ""
                 return await self._read(outcome, response.content.iter_any())

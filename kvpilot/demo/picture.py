@@ -10,16 +10,17 @@ from rich.table import Table
 from rich.text import Text
 
 from kvpilot.demo.report import PHASES, PhaseFigures
+from kvpilot.table import seconds_text, share_text
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from fleet.settings import Steering
+    from kvpilot.demo.report import EndpointFigures
 
 BAR_WIDTH = 40
 """Characters of the longest bar: with labels and figures a line fits in 80 columns."""
 
-_NOTHING = "-"
 _EIGHTHS = " ▏▎▍▌▋▊▉"
 
 
@@ -49,8 +50,8 @@ def _table(told: Mapping[Steering, PhaseFigures]) -> Table:
             str(one.requests),
             str(one.failed),
             f"{one.requests_per_s:.1f}",
-            *(_seconds(v) for v in (one.ttft_mean_s, one.ttft_p50_s, one.ttft_p99_s, one.e2e_p99_s)),
-            _share(one.cached_token_ratio),
+            *(seconds_text(v) for v in (one.ttft_mean_s, one.ttft_p50_s, one.ttft_p99_s, one.e2e_p99_s)),
+            share_text(one.cached_token_ratio),
         )
     return table
 
@@ -65,7 +66,7 @@ def _bars(values: Mapping[Steering, float | None]) -> list[Text]:
     base = values.get("round_robin")
     lines = []
     for phase, value in values.items():
-        line = Text(f"  {phase:<12}{_seconds(value):>9}  ")
+        line = Text(f"  {phase:<12}{seconds_text(value):>9}  ")
         if value is not None and longest:
             line.append(bar(value / longest), style="green" if phase == "steered" else "blue")
             line.append(f"  {value / base:.2f} of round robin" if base and phase != "round_robin" else "")
@@ -87,16 +88,9 @@ def _endpoints(told: Mapping[Steering, PhaseFigures]) -> Table:
         table.add_column(phase, justify="right")
     columns = [list(one.per_endpoint.values()) for one in told.values()]
     for row in zip(*columns, strict=True):
-        cells = (f"{e.requests} · {_share(e.cached_token_ratio)} · {_share(e.prefill_busy)}" for e in row)
-        table.add_row(f"{row[0].hardware} {row[0].version}", *cells)
+        table.add_row(f"{row[0].hardware} {row[0].version}", *(_endpoint_text(one) for one in row))
     return table
 
 
-def _seconds(value: float | None) -> str:
-    if value is None:
-        return _NOTHING
-    return f"{value * 1000:.0f} ms" if value < 1 else f"{value:.2f} s"
-
-
-def _share(value: float | None) -> str:
-    return _NOTHING if value is None else f"{value:.0%}"
+def _endpoint_text(one: EndpointFigures) -> str:
+    return f"{one.requests} · {share_text(one.cached_token_ratio)} · {share_text(one.prefill_busy)}"

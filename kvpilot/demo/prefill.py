@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 
 import aiohttp
 
+from sim.exposition import PREFILL_BUSY_COUNTER
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from fleet.model import Endpoint
-
-COUNTER = "kvpilot_emulated_prefill_busy_seconds_total"
 
 TIMEOUT_SECONDS = 2.0
 """An engine that takes longer to tell is left out: a figure is missing, the demo goes on."""
@@ -40,7 +40,7 @@ class PrefillReading:
 def busy_seconds(exposition: str) -> float | None:
     """The counter's value in Prometheus text; None where it is not told."""
     for line in exposition.splitlines():
-        if line.startswith((COUNTER + " ", COUNTER + "{")):
+        if line.startswith((PREFILL_BUSY_COUNTER + " ", PREFILL_BUSY_COUNTER + "{")):
             try:
                 return float(line.rsplit(" ", 1)[-1])
             except ValueError:

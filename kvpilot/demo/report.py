@@ -9,17 +9,18 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any, get_args
+
+from fleet.settings import Steering
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from fleet.model import Endpoint
-    from fleet.settings import Steering
     from kvpilot.demo.client import Outcome
 
-PHASES: tuple[Steering, ...] = ("round_robin", "weighted", "steered")
+PHASES: tuple[Steering, ...] = get_args(Steering)
 """Every phase, in the order in which results are told, whatever the order they ran in."""
 
 _DIGITS = 6  # microseconds and millionths: finer than anything measured here
@@ -124,17 +125,11 @@ def _cached_ratio(outcomes: Iterable[Outcome]) -> float | None:
 
 def to_json(results: Mapping[Steering, PhaseFigures]) -> str:
     """One JSON object, a key for each phase in the order of PHASES."""
-    told = {phase: _plain(results[phase]) for phase in PHASES if phase in results}
+    told = {phase: _rounded(asdict(results[phase])) for phase in PHASES if phase in results}
     return json.dumps(told, allow_nan=False)
 
 
-def _plain(phase: PhaseFigures) -> dict[str, Any]:
-    plain: dict[str, Any] = _rounded(phase)
-    plain["failures"] = dict(phase.failures)
-    plain["per_endpoint"] = {address: _rounded(one) for address, one in phase.per_endpoint.items()}
-    return plain
-
-
-def _rounded(record: PhaseFigures | EndpointFigures) -> dict[str, Any]:
-    values = {name: getattr(record, name) for name in record.__dataclass_fields__}
-    return {k: round(v, _DIGITS) if isinstance(v, float) else v for k, v in values.items()}
+def _rounded(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _rounded(one) for key, one in value.items()}
+    return round(value, _DIGITS) if isinstance(value, float) else value

@@ -2,7 +2,8 @@
 
 Sessions arrive as a Poisson process and grow: every turn's prompt carries the whole conversation so far,
 with the answers that really came back. Sizes and times are drawn per session, so a higher rate brings the
-same sessions closer together, followed by more. Tokens are counted as four bytes each.
+same sessions closer together, followed by more. Tokens are counted as the
+emulated engines count them.
 """
 
 from __future__ import annotations
@@ -12,8 +13,7 @@ from itertools import accumulate
 from random import Random
 from typing import Any
 
-BYTES_PER_TOKEN = 4
-"""What English text takes with the usual tokenizers."""
+from sim.prompt import BYTES_PER_TOKEN
 
 SYSTEM_TOKENS = (80, 100, 120)
 """The three system prompts that sessions share: a paragraph each, so that most of a prompt is its own."""

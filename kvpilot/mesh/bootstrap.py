@@ -1,12 +1,15 @@
-"""Envoy's bootstrap: only where the xDS server is. Listener, routes, clusters and endpoints come over ADS."""
+"""Envoy's bootstrap: where the xDS server is, and an admin page on any free loopback port.
+
+Listener, routes, clusters and endpoints come over ADS.
+"""
 
 from __future__ import annotations
 
 from typing import Any
 
+from fleet import address as addresses
 from fleet.names import XDS_CLUSTER
-from fleet.settings import split_host_port
-from kvpilot.mesh.ports import LOOPBACK, dialable, is_ip
+from kvpilot.mesh.ports import LOOPBACK, dialable
 
 _HTTP_OPTIONS = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 
@@ -51,10 +54,11 @@ def _xds_cluster(xds_address: str) -> dict[str, Any]:
 
 def _dial(xds_address: str) -> tuple[str, dict[str, Any]]:
     """The cluster's type and Envoy's form of the address: only names need DNS."""
-    if xds_address.startswith("unix:"):
-        return "STATIC", {"pipe": {"path": xds_address.removeprefix("unix:")}}
-    host, port = split_host_port(dialable(xds_address))
-    return "STATIC" if is_ip(host) else "STRICT_DNS", _socket_address(host, port)
+    path = addresses.unix_path(xds_address)
+    if path is not None:
+        return "STATIC", {"pipe": {"path": path}}
+    dialled = dialable(xds_address)
+    return "STATIC" if addresses.is_ip(dialled) else "STRICT_DNS", _socket_address(*addresses.split(dialled))
 
 
 def _socket_address(host: str, port: int) -> dict[str, Any]:

@@ -36,12 +36,11 @@ class LocalMesh:
     """A mesh on this machine, for as long as its context lasts.
 
     `url` is where clients go. Inside the context: `settings` resolved, `store` on the fleet's Redis,
-    `runtime` the private directory of all sockets, files and logs, `children` by name. `wait_ready` sets
-    `admin_url`, Envoy's admin page; a restarted Envoy has another, so wait again.
+    `runtime` the private directory of all sockets, files and logs, `children` by name. For debugging, the
+    file `admin-address` in `runtime` says where Envoy's admin page is.
     """
 
     url: str
-    admin_url: str
     settings: Settings
     store: RedisStore
     runtime: Path
@@ -103,8 +102,6 @@ class LocalMesh:
                 if time.monotonic() > deadline:
                     raise self._not_ready(answer, timeout)
                 await asyncio.sleep(_POLL_SECONDS)
-        admin = await asyncio.to_thread((self.runtime / "admin-address").read_text, "utf-8")
-        self.admin_url = f"http://{admin.strip()}"
 
     async def _start(self, stack: contextlib.AsyncExitStack) -> None:
         for field, address in listening(self.settings).items():

@@ -17,7 +17,6 @@ class ChildLog:
 
     def __init__(self, path: Path) -> None:
         """Opens (and makes) the file, readable by this user only."""
-        self.path = path
         self.descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
         self._start = 0
 

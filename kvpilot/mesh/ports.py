@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import ipaddress
 import os
 import random
 import socket
 
+from fleet import address as addresses
 from fleet.errors import ConfigError, StartError
-from fleet.settings import split_host_port
 
 LOOPBACK = "127.0.0.1"
 
@@ -40,7 +39,7 @@ def free_ports(count: int, taken: frozenset[int] = frozenset()) -> list[int]:
 def require_free(address: str, *, source: str, field: str, advice: str) -> None:
     """Raises ConfigError, naming who asks for `address` and what to do, unless it can be listened on."""
     try:
-        _listen(*split_host_port(address)).close()
+        _listen(*addresses.split(address)).close()
     except OSError as error:
         reason = (os.strerror(error.errno) if error.errno and error.errno > 0 else str(error)).lower()
         raise ConfigError(source, field, address, f"cannot listen there ({reason}); {advice}") from error
@@ -48,18 +47,8 @@ def require_free(address: str, *, source: str, field: str, advice: str) -> None:
 
 def dialable(address: str) -> str:
     """Where to dial a server that listens on `host:port`; a wildcard is reached over loopback."""
-    host, port = split_host_port(address)
-    host = _WILDCARDS.get(host, host)
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-
-
-def is_ip(host: str) -> bool:
-    """Whether `host` is a literal address and not a name."""
-    try:
-        ipaddress.ip_address(host)
-    except ValueError:
-        return False
-    return True
+    host, port = addresses.split(address)
+    return addresses.join(_WILDCARDS.get(host, host), port)
 
 
 def _listen(host: str, port: int) -> socket.socket:

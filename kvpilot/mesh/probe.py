@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import aiohttp
 
-from fleet.settings import split_host_port
+from fleet import address as addresses
 from kvpilot.mesh.ports import dialable
 
 PROBE_SECONDS = 2.0
@@ -37,10 +37,11 @@ async def accepts(address: str) -> bool:
 
 
 async def _connect(address: str) -> asyncio.StreamWriter:
-    if address.startswith("unix:"):
-        _, writer = await asyncio.open_unix_connection(address.removeprefix("unix:"))
+    path = addresses.unix_path(address)
+    if path is not None:
+        _, writer = await asyncio.open_unix_connection(path)
     else:
-        host, port = split_host_port(dialable(address))
+        host, port = addresses.split(dialable(address))
         _, writer = await asyncio.open_connection(host, port)
     return writer
 

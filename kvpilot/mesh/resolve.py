@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from fleet.settings import PoolSettings, Settings, split_host_port
+from fleet import address as addresses
 from kvpilot.mesh.ports import LOOPBACK, free_ports
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+    from fleet.settings import PoolSettings, Settings
 
 
 def resolve(settings: Settings, runtime: Path, redis_url: str) -> Settings:
@@ -45,8 +47,8 @@ def listening(settings: Settings) -> dict[str, str]:
     """Every `host:port` that the servers will listen on, by the settings field that says so."""
     fields = ["listen", "xds_metrics", "picker_metrics"]
     fields += [name for name in ("xds_address", "picker_address") if name in settings.model_fields_set]
-    addresses = {name: getattr(settings, name) for name in fields}
-    return {name: a for name, a in addresses.items() if a is not None and not a.startswith("unix:")}
+    found = {name: getattr(settings, name) for name in fields}
+    return {name: a for name, a in found.items() if a is not None and addresses.unix_path(a) is None}
 
 
 def _missing(pool: PoolSettings) -> int:
@@ -63,4 +65,4 @@ def _placed(pool: PoolSettings, ports: Iterator[int]) -> PoolSettings:
 
 def _spoken_for(settings: Settings) -> frozenset[int]:
     endpoints = [address for _, _, pool in settings.pools() for address in pool.endpoints]
-    return frozenset(split_host_port(a)[1] for a in [*endpoints, *listening(settings).values()])
+    return frozenset(addresses.split(a)[1] for a in [*endpoints, *listening(settings).values()])

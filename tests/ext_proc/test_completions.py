@@ -84,7 +84,7 @@ def test_absurd_token_counts_are_left_out() -> None:
 
 
 def make_pick(picker: Picker) -> Decision:
-    decision = picker.pick(RoutingRequest("m", (ADDRESS,), 10_000, range(150), 64), now=100.0)
+    decision = picker.pick(RoutingRequest((ADDRESS,), 10_000, range(150), 64), now=100.0)
     assert decision is not None
     return decision
 

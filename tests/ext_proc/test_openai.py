@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ext_proc import openai
-from fleet.errors import UnreadableRequest
+from fleet.errors import UnreadableRequestError
 
 CHAT, COMPLETIONS = "/v1/chat/completions", "/v1/completions"
 
@@ -107,7 +107,7 @@ def test_reads_completions_of_every_prompt_type(body: dict[str, Any], text: byte
     ],
 )
 def test_says_in_a_word_why_it_cannot_read_a_body(path: str, body: bytes, reason: str) -> None:
-    with pytest.raises(UnreadableRequest) as caught:
+    with pytest.raises(UnreadableRequestError) as caught:
         openai.parse(path, body)
     assert caught.value.reason == reason
 
@@ -127,7 +127,7 @@ def test_any_bytes_are_a_prompt_or_unreadable_and_nothing_else(body: bytes, data
     for path in (CHAT, COMPLETIONS):
         try:
             openai.parse(path, body[:cut])
-        except UnreadableRequest:
+        except UnreadableRequestError:
             continue
 
 

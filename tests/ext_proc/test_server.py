@@ -11,9 +11,9 @@ from envoy.service.accesslog.v3 import als_pb2
 from envoy.service.ext_proc.v3 import external_processor_pb2 as pb
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from ext_proc.metrics import Metrics
+from ext_proc.metrics import PickerMetrics
 from ext_proc.picker import Picker
-from ext_proc.server import ACCESS_LOG, EXT_PROC, PickerServer
+from ext_proc.server import ACCESS_LOG_SERVICE, EXT_PROC_SERVICE, PickerService, serve_picker
 from ext_proc.steer import Steerer
 from fleet.errors import StartError
 from fleet.model import Endpoint, Fleet, Hardware, Model, Version
@@ -26,18 +26,18 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 ENDPOINT = Endpoint(ADDRESS, "llama", "stable", "p", Hardware("H100-80GB"))
-FLEET = Fleet((Model("llama", 8e9, (Version("stable", 100, (ENDPOINT,)),)),))
+FLEET = Fleet((Model("llama", (Version("stable", 100, (ENDPOINT,)),)),))
 LARGEST = 6 << 20
 
 
 class Served:
     def __init__(self) -> None:
         settings = PickerSettings()
-        self.metrics = Metrics()
+        self.metrics = PickerMetrics()
         self.picker = Picker(settings, FLEET.endpoints.values())
         hasher = PrefixHasher(b"k", settings.block_bytes)
         steerer = Steerer(settings, FLEET, hasher, self.picker)
-        self.server = PickerServer(steerer, self.picker, self.metrics, LARGEST)
+        self.service = PickerService(steerer, self.picker, self.metrics)
 
     def count(self, outcome: str) -> float:
         return float(self.metrics.requests.labels(outcome)._value.get())
@@ -46,11 +46,12 @@ class Served:
 @pytest.fixture
 async def served() -> AsyncIterator[tuple[Served, grpc.aio.Channel]]:
     made = Served()
-    port = await made.server.start("127.0.0.1:0")
     options = [("grpc.max_send_message_length", -1)]
-    async with grpc.aio.insecure_channel(f"127.0.0.1:{port}", options=options) as channel:
+    async with (
+        serve_picker(made.service, "127.0.0.1:0", LARGEST) as port,
+        grpc.aio.insecure_channel(f"127.0.0.1:{port}", options=options) as channel,
+    ):
         yield made, channel
-    await made.server.stop(0)
 
 
 def chat(content: str) -> bytes:
@@ -61,7 +62,7 @@ async def test_steers_and_closes_the_stream_after_its_last_reply(
     served: tuple[Served, grpc.aio.Channel],
 ) -> None:
     made, channel = served
-    call: Any = channel.stream_stream(f"/{EXT_PROC}/Process")()
+    call: Any = channel.stream_stream(f"/{EXT_PROC_SERVICE}/Process")()
     await call.write(headers(path="/v1/chat/completions"))
     assert pb.ProcessingResponse.FromString(await call.read()).HasField("request_headers")
     await call.write(body(chat("hello")))
@@ -74,7 +75,7 @@ async def test_steers_and_closes_the_stream_after_its_last_reply(
 
 async def test_takes_the_largest_body_that_envoy_buffers(served: tuple[Served, grpc.aio.Channel]) -> None:
     _, channel = served
-    call: Any = channel.stream_stream(f"/{EXT_PROC}/Process")()
+    call: Any = channel.stream_stream(f"/{EXT_PROC_SERVICE}/Process")()
     await call.write(headers(path="/v1/chat/completions"))
     await call.read()
     await call.write(body(chat("x" * LARGEST)))
@@ -85,7 +86,7 @@ async def test_learns_from_the_access_log_and_counts_strangers(
     served: tuple[Served, grpc.aio.Channel],
 ) -> None:
     made, channel = served
-    call: Any = channel.stream_stream(f"/{EXT_PROC}/Process")()
+    call: Any = channel.stream_stream(f"/{EXT_PROC_SERVICE}/Process")()
     await call.write(headers(path="/v1/chat/completions"))
     await call.read()
     await call.write(body(chat("hello")))
@@ -94,7 +95,7 @@ async def test_learns_from_the_access_log_and_counts_strangers(
     message = als_pb2.StreamAccessLogsMessage()
     message.http_logs.log_entry.append(entry(answer.dynamic_metadata["kvpilot"]["pick_id"]))
     message.http_logs.log_entry.append(entry("forged"))
-    logs: Any = channel.stream_unary(f"/{ACCESS_LOG}/StreamAccessLogs")()
+    logs: Any = channel.stream_unary(f"/{ACCESS_LOG_SERVICE}/StreamAccessLogs")()
     await logs.write(message.SerializeToString())
     await logs.write(b"\xff not a message")
     await logs.done_writing()
@@ -106,7 +107,7 @@ async def test_learns_from_the_access_log_and_counts_strangers(
 
 async def test_counts_a_request_that_is_given_up_half_way(served: tuple[Served, grpc.aio.Channel]) -> None:
     made, channel = served
-    call: Any = channel.stream_stream(f"/{EXT_PROC}/Process")()
+    call: Any = channel.stream_stream(f"/{EXT_PROC_SERVICE}/Process")()
     await call.write(headers(path="/v1/chat/completions"))
     await call.read()
     await call.done_writing()
@@ -118,11 +119,12 @@ async def test_counts_a_request_that_is_given_up_half_way(served: tuple[Served, 
 async def test_answers_health_checks_until_it_stops(served: tuple[Served, grpc.aio.Channel]) -> None:
     _, channel = served
     stub = health_pb2_grpc.HealthStub(channel)
-    for service in ("", EXT_PROC):
+    for service in ("", EXT_PROC_SERVICE):
         answer = await stub.Check(health_pb2.HealthCheckRequest(service=service))
         assert answer.status == health_pb2.HealthCheckResponse.SERVING
 
 
 async def test_says_in_one_line_that_an_address_cannot_be_listened_on(tmp_path: Path) -> None:
-    with pytest.raises(StartError, match=r"picker_address unix:.*cannot listen there"):
-        await Served().server.start(f"unix:{tmp_path}/absent/picker.sock")
+    with pytest.raises(StartError, match=r"picker_address unix:.*cannot listen"):
+        async with serve_picker(Served().service, f"unix:{tmp_path}/absent/picker.sock", LARGEST):
+            pass

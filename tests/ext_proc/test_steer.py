@@ -21,7 +21,6 @@ FLEET = Fleet(
     (
         Model(
             "llama",
-            8e9,
             (
                 Version("stable", 90, tuple(endpoint(f"10.0.0.{n}:80", "stable") for n in range(1, 5))),
                 Version("canary", 10, (endpoint("10.0.1.1:80", "canary"),)),

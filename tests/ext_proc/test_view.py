@@ -6,12 +6,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from ext_proc.metrics import Metrics
+from ext_proc.metrics import PickerMetrics
 from ext_proc.picker import Picker
 from ext_proc.request import RoutingRequest
 from ext_proc.view import View
 from fleet.errors import StoreError
 from fleet.model import Endpoint, Fleet, Hardware, Load, Model, Rate, Traffic, Version
+from fleet.outage import StoreOutage
 from fleet.settings import PickerSettings
 from fleet.store.memory import MemoryStore
 
@@ -20,18 +21,19 @@ if TYPE_CHECKING:
 
 ONE, TWO = "10.0.0.1:80", "10.0.0.2:80"
 ENDPOINTS = tuple(Endpoint(a, "m", "v", "p", Hardware("H100-80GB")) for a in (ONE, TWO))
-FLEET = Fleet((Model("m", 8e9, (Version("v", 100, ENDPOINTS),)),))
+FLEET = Fleet((Model("m", (Version("v", 100, ENDPOINTS),)),))
 
 
 class Fixture:
     def __init__(self) -> None:
         self.store = MemoryStore()
         self.picker = Picker(PickerSettings(), ENDPOINTS)
-        self.metrics = Metrics()
-        self.view = View(FLEET, self.picker, self.store, self.metrics)
+        self.metrics = PickerMetrics()
+        self.outage = StoreOutage(self.metrics.registry, "test")
+        self.view = View(FLEET, self.picker, self.store, self.metrics, self.outage)
 
     def pick(self, now: float) -> str:
-        decision = self.picker.pick(RoutingRequest("m", (ONE, TWO), 1000, range(15), 64), now)
+        decision = self.picker.pick(RoutingRequest((ONE, TWO), 1000, range(15), 64), now)
         assert decision is not None
         return decision.endpoints[0]
 
@@ -50,13 +52,13 @@ async def test_tells_the_picker_what_the_collector_found(made: Fixture) -> None:
 async def test_a_load_too_old_to_matter_and_strangers_are_ignored(made: Fixture) -> None:
     await made.store.write("m", {ONE: Load(at=900.0, ready=False), "6.6.6.6:6": Load(at=1001.0)})
     await made.view.exchange(now=5.0, at=1001.0)
-    decision = made.picker.pick(RoutingRequest("m", (ONE, TWO, "6.6.6.6:6"), 1000, (), 64), 5.0)
+    decision = made.picker.pick(RoutingRequest((ONE, TWO, "6.6.6.6:6"), 1000, (), 64), 5.0)
     assert decision is not None
     assert set(decision.endpoints) == {ONE, TWO}
 
 
 async def test_publishes_what_it_saw_and_learned(made: Fixture) -> None:
-    decision = made.picker.pick(RoutingRequest("m", (ONE,), 6400, range(100), 64), 1.0)
+    decision = made.picker.pick(RoutingRequest((ONE,), 6400, range(100), 64), 1.0)
     assert decision is not None
     made.picker.first_token(decision.id, 1.8)
     made.picker.finish(decision.id, 2.0, endpoint=ONE)
@@ -85,16 +87,14 @@ class BrokenStore(MemoryStore):
 
 
 async def test_goes_on_while_the_store_is_away_and_says_so_once(
-    made: Fixture, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    made: Fixture, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("ext_proc.view.INTERVAL_SECONDS", 0.001)
     store = BrokenStore()
-    view = View(FLEET, made.picker, store, made.metrics)
+    view = View(FLEET, made.picker, store, made.metrics, made.outage)
     with caplog.at_level(logging.INFO):
-        task = asyncio.create_task(view.run())
+        task = asyncio.create_task(view.run(interval=0.001))
         await store.tired.wait()
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
-    assert [r.message for r in caplog.records] == ["the store is away, going on without: no Load of m"]
-    assert made.metrics.store_up._value.get() == 0
+    assert [r.message for r in caplog.records] == ["going on without the store: no Load of m"]
     assert made.pick(1.0) in (ONE, TWO)

@@ -26,7 +26,7 @@ def busy_server(learner: RateLearner, rate: float, count: int, start: float = 0.
 
 def test_starts_from_the_prior() -> None:
     learner = RateLearner(PRIOR, DELAY)
-    assert learner.rate(5.0) == Rate(prefill=1000.0, tpot=0.02, at=0.0, observations=0)
+    assert learner.rate(5.0) == Rate(prefill=1000.0, tpot=0.02, at=5.0, observations=0)
 
 
 @pytest.mark.parametrize("true_rate", [700.0, 1400.0])

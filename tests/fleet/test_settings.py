@@ -81,6 +81,7 @@ def test_gives_the_fleet_with_clusters_priors_and_metrics_addresses() -> None:
         ),
         ("models.0.versions.0.weight", -1, "models.0.versions.0.weight", "greater than or equal to 0"),
         ("listen", "127.0.0.1:0", "listen", "1 to 65535"),
+        ("xds_address", "unix:xds", "xds_address", "or unix:/path"),
         ("colour", "blue", "colour", "not permitted"),
         ("models", [], "models", "at least 1"),
         ("steering", "magic", "steering", "steered"),

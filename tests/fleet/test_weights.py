@@ -5,27 +5,31 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fleet.gpu import prior_rate
 from fleet.model import Endpoint, Fleet, Hardware, Load, Model, Rate, Version
 from fleet.settings import WeightSettings
 from fleet.weights import MAX_WEIGHT, WeightController, admitted, headroom, target_weights
 
 NOW = 1_000.0
+STALE_AFTER = 10.0
 H100, A100 = "10.0.0.1:8000", "10.0.0.2:8000"
 
 
 def endpoint(address: str, gpu: str = "H100-80GB") -> Endpoint:
-    return Endpoint(address, "m", "stable", gpu.lower(), Hardware(gpu, 4))
+    return Endpoint(
+        address, "m", "stable", gpu.lower(), Hardware(gpu, 4), prior=prior_rate(Hardware(gpu, 4), 32e9)
+    )
 
 
 def fleet(*endpoints: Endpoint) -> Fleet:
-    return Fleet((Model("m", 32e9, (Version("stable", 100, endpoints),)),))
+    return Fleet((Model("m", (Version("stable", 100, endpoints),)),))
 
 
 MIXED = fleet(endpoint(H100), endpoint(A100, "A100-80GB"))
 
 
 def controller(steering: Any = "steered", **settings: float) -> WeightController:
-    return WeightController(MIXED, WeightSettings(**{"smoothing": 0.5, **settings}), steering)
+    return WeightController(MIXED, WeightSettings(**{"smoothing": 0.5, **settings}), steering, STALE_AFTER)
 
 
 def test_starts_from_what_the_hardware_should_do() -> None:
@@ -137,15 +141,11 @@ def test_weights_are_positive_integers_for_exactly_the_admitted(
     loads_by_address: dict[str, Load], rates_by_address: dict[str, Rate]
 ) -> None:
     endpoints = tuple(endpoint(a) for a in addresses)
-    settings = WeightSettings()
-    weights = WeightController(fleet(*endpoints), settings, "steered").update(
-        NOW, loads_by_address, rates_by_address
-    )
+    made = WeightController(fleet(*endpoints), WeightSettings(), "steered", STALE_AFTER)
+    weights = made.update(NOW, loads_by_address, rates_by_address)
     assert weights is not None
     assert all(1 <= w <= MAX_WEIGHT for w in weights.values())
-    assert set(weights) == {
-        e.address for e in admitted(endpoints, loads_by_address, NOW, settings.stale_after_seconds)
-    }
+    assert set(weights) == {e.address for e in admitted(endpoints, loads_by_address, NOW, STALE_AFTER)}
 
 
 @given(st.dictionaries(st.sampled_from(addresses), st.floats(1, 1e6), min_size=2), st.floats(1.01, 100))

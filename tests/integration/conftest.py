@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import socket
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -12,6 +11,7 @@ import pytest_asyncio
 
 from fleet import settings as settings_file
 from kvpilot.mesh import LocalMesh
+from tests.support import free_address
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -47,19 +47,11 @@ FLEET: dict[str, Any] = {
 }
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 @contextlib.asynccontextmanager
 async def running_mesh(data: dict[str, Any] | None = None, **changes: Any) -> AsyncIterator[LocalMesh]:
     """A mesh that is ready, on free ports; `changes` are top-level settings."""
     chosen = copy.deepcopy(data or FLEET)
-    chosen["listen"] = f"127.0.0.1:{free_port()}"
-    chosen["picker_metrics"] = f"127.0.0.1:{free_port()}"
-    chosen.update(changes)
+    chosen |= {"listen": free_address(), "picker_metrics": free_address(), **changes}
     said: list[str] = []
     made = LocalMesh(settings_file.parse(chosen, "test"), source="test", announce=said.append)
     async with made as mesh:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -11,6 +10,7 @@ from openai import AsyncOpenAI, BadRequestError
 from fleet.names import ENDPOINT_HEADER
 from tests.integration.clients import ask, client, picker_count
 from tests.integration.conftest import MODEL
+from tests.support import until
 
 if TYPE_CHECKING:
     from kvpilot.mesh import LocalMesh
@@ -125,7 +125,9 @@ async def test_the_picker_hears_of_every_answer(mesh: LocalMesh) -> None:
     async with client(mesh.url) as session:
         for n in range(10):
             await ask(session, f"hello {n}", streamed=n % 2 == 0)
-    async with asyncio.timeout(5):
-        while await picker_count(metrics, "kvpilot_picker_log_entries", "applied") < before + 10:  # noqa: ASYNC110
-            await asyncio.sleep(0.1)
+
+    async def heard_of_all() -> bool:
+        return await picker_count(metrics, "kvpilot_picker_log_entries", "applied") >= before + 10
+
+    await until(heard_of_all, seconds=5)
     assert await picker_count(metrics, "kvpilot_picker_log_entries", "dropped") == 0

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.integration.conftest import free_port
+from tests.support import free_port
 
 ROOT = Path(__file__).parents[2]
 SECONDS = "12"

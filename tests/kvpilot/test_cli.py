@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from kvpilot.cli import main
+from tests.support import free_port
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -38,12 +39,12 @@ def test_a_port_already_taken_says_which_who_asks_and_what_to_do(kvpilot: Comman
 def test_a_redis_that_does_not_answer_is_named(kvpilot: Command) -> None:
     url = "redis://127.0.0.1:1/0"
     said = ("KVPILOT_REDIS_URL", url, "does not answer")
-    _assert_fails_in_one_line(kvpilot, "--port", _free(), said=said, KVPILOT_REDIS_URL=url)
+    _assert_fails_in_one_line(kvpilot, "--port", str(free_port()), said=said, KVPILOT_REDIS_URL=url)
 
 
 def test_a_redis_url_that_is_none_is_named(kvpilot: Command) -> None:
     said = ("KVPILOT_REDIS_URL", "localhost", "not a Redis URL")
-    _assert_fails_in_one_line(kvpilot, "--port", _free(), said=said, KVPILOT_REDIS_URL="localhost")
+    _assert_fails_in_one_line(kvpilot, "--port", str(free_port()), said=said, KVPILOT_REDIS_URL="localhost")
 
 
 def test_a_bad_field_is_named_with_file_value_and_what_would_be_right(
@@ -87,8 +88,3 @@ def test_prints_its_version(capsys: pytest.CaptureFixture[str]) -> None:
         main(["--version"])
     assert ended.value.code == 0
     assert capsys.readouterr().out.startswith("kvpilot ")
-
-
-def _free() -> str:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return str(server.getsockname()[1])

@@ -3,50 +3,26 @@ from __future__ import annotations
 import io
 import json
 import subprocess
-from typing import TYPE_CHECKING
 
 import pytest
 from rich.console import Console
 
-from fleet.errors import StartError, StoreError
+from fleet.errors import StartError
 from fleet.model import Load, Weight
-from fleet.settings import Settings, parse
 from fleet.store.memory import MemoryStore
 from kvpilot import live
 from kvpilot.live import Screen, example, read, show
 from kvpilot.table import Records
-
-if TYPE_CHECKING:
-    from fleet.store.base import Record
+from tests.support import AwayStore, one_pool_settings
 
 ADDRESS = "10.0.0.1:9000"
-SETTINGS = parse(
-    {
-        "models": [
-            {
-                "name": "qwen3-32b",
-                "versions": [
-                    {
-                        "name": "stable",
-                        "pools": [{"name": "p", "gpu": "H100-80GB", "endpoints": [ADDRESS]}],
-                    }
-                ],
-            }
-        ]
-    },
-    "test",
-)
-
-
-class AwayStore(MemoryStore):
-    async def read(self, model: str, kind: type[Record]) -> dict[str, Record]:
-        raise StoreError(f"{model}: {kind.__name__} asked, Redis does not answer")
+SETTINGS = one_pool_settings(ADDRESS, model="qwen3-32b")
 
 
 class FakeMesh:
     def __init__(self, store: MemoryStore) -> None:
         self.url = "http://127.0.0.1:8080"
-        self.settings: Settings = SETTINGS
+        self.settings = SETTINGS
         self.store = store
         self.failure: StartError | None = None
 

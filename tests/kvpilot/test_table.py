@@ -15,7 +15,7 @@ A, B = "10.0.0.1:9000", "10.0.0.2:9000"
 def _fleet(models: int = 1) -> Fleet:
     return Fleet(
         tuple(
-            Model(f"m{n}", 7e9, (Version("stable", 100, tuple(_endpoint(a, f"m{n}") for a in addresses)),))
+            Model(f"m{n}", (Version("stable", 100, tuple(_endpoint(a, f"m{n}") for a in addresses)),))
             for n, addresses in enumerate([(A, B)] if models == 1 else [(A,), (B,)])
         )
     )

@@ -2,12 +2,13 @@ from __future__ import annotations
 
 import json
 import signal
-import socket
 import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import pytest
+
+from tests.support import free_port
 
 if TYPE_CHECKING:
     import subprocess
@@ -20,9 +21,7 @@ CHILDREN = ("redis-server", "-m sim", "-m xds_server", "-m ext_proc", "envoy")
 
 @contextmanager
 def _up(kvpilot: Command, *arguments: str) -> Iterator[subprocess.Popen[str]]:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = str(free.getsockname()[1])
-    with kvpilot.start("up", "--json", "--port", port, *arguments) as process:
+    with kvpilot.start("up", "--json", "--port", str(free_port()), *arguments) as process:
         try:
             yield process
         finally:

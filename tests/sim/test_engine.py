@@ -8,10 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fleet.model import Rate
+from sim.capacity import PREFILL_OVERHEAD, Capacity
+from sim.capacity import TOKENS_PER_BLOCK as BLOCK
 from sim.engine import (
     DECODE_SLOWDOWN,
     MIXED_SLOWDOWN,
-    PREFILL_OVERHEAD,
     PREFILL_SLOWDOWN,
     Engine,
     Event,
@@ -20,11 +21,10 @@ from sim.engine import (
 )
 
 RATE = Rate(prefill=1000.0, tpot=0.1)
-BLOCK = 32
 
 
 def engine(kv_blocks: int = 1000, max_requests: int = 256) -> Engine:
-    return Engine(RATE, kv_blocks, BLOCK, max_requests)
+    return Engine(Capacity(RATE, kv_blocks, max_requests, gpu_bytes=0, overhead=PREFILL_OVERHEAD))
 
 
 def request(request_id: int, prompt: int, output: int = 1, content: str = "") -> Request:
@@ -229,7 +229,7 @@ arrivals = st.lists(
 
 def play(plan: list[tuple[float, int, int, str, float | None]], polls: int) -> tuple[list[Event], Engine]:
     """Run a plan; `polls` further looks between two of its steps must change nothing."""
-    e = Engine(RATE, kv_blocks=20, tokens_per_block=BLOCK, max_requests=3)
+    e = engine(kv_blocks=20, max_requests=3)
     steps: list[tuple[float, int, Request | None]] = []
     at = 0.0
     for number, (gap, prompt, output, content, cancelled) in enumerate(plan):

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 import aiohttp
 import pytest
 
+from kvpilot.mesh.ports import free_ports
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -29,18 +31,11 @@ async def start(path: Path) -> asyncio.subprocess.Process:
     )
 
 
-def free_ports() -> list[int]:
-    with socket.socket() as one, socket.socket() as other:
-        one.bind(("127.0.0.1", 0))
-        other.bind(("127.0.0.1", 0))
-        return [one.getsockname()[1], other.getsockname()[1]]
-
-
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 async def test_serves_every_address_until_a_signal_and_ends_cleanly(
     tmp_path: Path, number: signal.Signals
 ) -> None:
-    ports = free_ports()
+    ports = free_ports(2)
     path = tmp_path / "kvpilot.yaml"
     path.write_text(FILE.format(*ports))
     process = await start(path)
@@ -72,7 +67,7 @@ async def test_a_taken_port_is_one_line_and_exit_status_2(tmp_path: Path) -> Non
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
-        ports = [free_ports()[0], taken.getsockname()[1]]
+        ports = [*free_ports(1), taken.getsockname()[1]]
         path = tmp_path / "kvpilot.yaml"
         path.write_text(FILE.format(*ports))
         process = await start(path)

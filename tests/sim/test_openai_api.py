@@ -18,6 +18,10 @@ def parse(fields: Any, *, chat: bool = True) -> Call:
     return openai_api.parse(json.dumps(fields).encode(), chat=chat, model="m")
 
 
+def answer_to(call: Call) -> Answer:
+    return Answer(call, "1f", 1_700_000_000)
+
+
 def events(raw: bytes) -> list[dict[str, Any]]:
     lines = raw.decode().removesuffix("data: [DONE]\n\n").split("\n\n")
     return [json.loads(line.removeprefix("data: ")) for line in lines if line]
@@ -100,7 +104,7 @@ def test_hostile_bodies_are_answered(body: bytes, chat: bool) -> None:
 
 
 def test_the_whole_answer_carries_usage_and_ends_for_its_length() -> None:
-    body = json.loads(Answer(parse({"messages": USER, "max_tokens": 5})).body(cached_tokens=3))
+    body = json.loads(answer_to(parse({"messages": USER, "max_tokens": 5})).body(cached_tokens=3))
     assert body["object"] == "chat.completion"
     assert body["choices"][0]["finish_reason"] == "length"
     assert body["choices"][0]["message"]["role"] == "assistant"
@@ -113,8 +117,8 @@ def test_the_whole_answer_carries_usage_and_ends_for_its_length() -> None:
 @pytest.mark.parametrize("chat", [True, False])
 def test_chunks_join_to_the_whole_answer(chat: bool) -> None:
     fields = {"messages": USER, "prompt": "hi", "max_tokens": 9}
-    whole = json.loads(Answer(parse(fields, chat=chat)).body(0))["choices"][0]
-    answer = Answer(parse(fields | {"stream": True}, chat=chat))
+    whole = json.loads(answer_to(parse(fields, chat=chat)).body(0))["choices"][0]
+    answer = answer_to(parse(fields | {"stream": True}, chat=chat))
     got = events(answer.chunk(0, 1) + answer.chunk(1, 6) + answer.chunk(6, 9) + answer.end(0))
     choices = [event["choices"][0] for event in got]
     if chat:
@@ -128,8 +132,8 @@ def test_chunks_join_to_the_whole_answer(chat: bool) -> None:
 
 def test_a_stream_tells_usage_only_where_it_was_asked_for() -> None:
     fields = {"messages": USER, "stream": True}
-    silent = Answer(parse(fields)).end(0)
-    asked = Answer(parse(fields | {"stream_options": {"include_usage": True}})).end(64)
+    silent = answer_to(parse(fields)).end(0)
+    asked = answer_to(parse(fields | {"stream_options": {"include_usage": True}})).end(64)
     assert "usage" not in silent.decode()
     last = events(asked)[-1]
     assert last["choices"] == []

@@ -3,7 +3,6 @@ from __future__ import annotations
 import asyncio
 import io
 import json
-import socket
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +14,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from fleet import settings
 from fleet.errors import ConfigError, StartError
 from sim.server import MAX_BODY_BYTES, emulated_endpoints, serving
+from tests.support import free_address, until
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -22,12 +22,6 @@ if TYPE_CHECKING:
     from fleet.settings import Settings
 
 CHAT = "/v1/chat/completions"
-
-
-def free_address() -> str:
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return f"127.0.0.1:{s.getsockname()[1]}"
 
 
 def fleet_of(address: str, gpu: str = "H100-80GB", **emulated: float) -> Settings:
@@ -71,6 +65,10 @@ async def metric(http: aiohttp.ClientSession, address: str, name: str, kind: str
             if sample.name == name and (not kind or kind in sample.labels.values()):
                 return sample.value
     raise AssertionError(f"{name} {kind} is not in the metrics")
+
+
+async def is_idle(http: aiohttp.ClientSession, address: str) -> bool:
+    return await metric(http, address, "nv_trt_llm_request_metrics", "active") == 0
 
 
 async def times(http: aiohttp.ClientSession, address: str, body: dict[str, Any]) -> tuple[float, float]:
@@ -136,11 +134,7 @@ async def test_a_client_that_leaves_takes_its_request_out_of_the_engine(
         else:
             sending.cancel()
             await asyncio.gather(sending, return_exceptions=True)
-        for _ in range(100):
-            if not await metric(http, address, "nv_trt_llm_request_metrics", "active"):
-                break
-            await asyncio.sleep(0.02)
-        assert await metric(http, address, "nv_trt_llm_request_metrics", "active") == 0
+        await until(lambda: is_idle(http, address))
         assert await metric(http, address, "nv_trt_llm_kv_cache_block_metrics", "used") == 0
 
 

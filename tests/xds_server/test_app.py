@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import signal
 import socket
 import sys
@@ -10,8 +11,8 @@ from typing import TYPE_CHECKING
 import aiohttp
 
 from fleet.process import main
-from fleet.settings import dump, parse
-from tests.xds_server.local_mesh import free_port, until
+from fleet.settings import dump
+from tests.support import free_address, one_pool_settings, until
 from xds_server.app import run
 
 if TYPE_CHECKING:
@@ -19,17 +20,11 @@ if TYPE_CHECKING:
 
     import pytest
 
-POOL = {"name": "p", "gpu": "H100-80GB", "endpoints": ["127.0.0.1:9"]}
 
-
-def config(folder: Path, **more: object) -> Path:
-    settings = {
-        "models": [{"name": "m", "versions": [{"name": "v", "pools": [POOL]}]}],
-        "redis_url": "redis://127.0.0.1:9/0",
-        "xds_address": f"unix:{folder}/xds.sock",
-    }
+def config(folder: Path, **more: str) -> Path:
+    own = {"redis_url": "redis://127.0.0.1:9/0", "xds_address": f"unix:{folder}/xds.sock"}
     path = folder / "kvpilot.yaml"
-    path.write_text(dump(parse({**settings, **more}, "test")))
+    path.write_text(dump(one_pool_settings("127.0.0.1:9", **own | more)))
     return path
 
 
@@ -48,12 +43,13 @@ async def text_of(url: str) -> str:
 
 
 async def test_serves_without_redis_and_stops_within_a_second(tmp_path: Path) -> None:
-    port = free_port()
-    process = await started(config(tmp_path, xds_metrics=f"127.0.0.1:{port}"))
+    address = free_address()
+    process = await started(config(tmp_path, xds_metrics=address))
 
     async def serves() -> bool:
-        page = await text_of(f"http://127.0.0.1:{port}/metrics")
-        return "kvpilot_xds_streams 0.0" in page and "kvpilot_collect_store_failures_total 0.0" not in page
+        page = await text_of(f"http://{address}/metrics")
+        failures = re.search(r"^kvpilot_xds_store_failures_total (\S+)", page, re.MULTILINE)
+        return "kvpilot_xds_streams 0.0" in page and failures is not None and float(failures[1]) > 0
 
     await until(serves, seconds=20)
     began = time.monotonic()

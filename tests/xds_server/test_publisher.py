@@ -1,19 +1,21 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from fleet.errors import StoreError
+import pytest
+from envoy.config.core.v3 import health_check_pb2
+from envoy.config.endpoint.v3 import endpoint_pb2
+
 from fleet.model import Load, Rate, Weight
+from fleet.outage import StoreOutage
 from fleet.settings import Settings, parse
 from fleet.store.memory import MemoryStore
+from tests.support import AwayStore
 from xds_server.cache import SnapshotCache
 from xds_server.metrics import XdsMetrics
 from xds_server.publisher import Publisher
 from xds_server.snapshot import CLUSTER, ENDPOINT, LISTENER, ROUTE, Snapshot
-
-if TYPE_CHECKING:
-    import pytest
 
 NOW = 1_000.0
 H100, A100 = "10.0.0.1:8000", "10.0.0.2:8000"
@@ -28,20 +30,6 @@ def settings(**more: Any) -> Settings:
     return parse({"models": [{"name": "m", "versions": versions}], **more}, "test")
 
 
-class AwayStore(MemoryStore):
-    away = True
-
-    async def write(self, model: str, records: Any) -> None:
-        if self.away:
-            raise StoreError("gone")
-        await super().write(model, records)
-
-    async def read(self, model: str, kind: Any) -> Any:
-        if self.away:
-            raise StoreError("gone")
-        return await super().read(model, kind)
-
-
 class Made:
     def __init__(self, store: MemoryStore | None = None, **more: Any) -> None:
         self.store = store or MemoryStore()
@@ -49,20 +37,37 @@ class Made:
         self.metrics = XdsMetrics()
         self.loads: dict[str, Load] = {}
         config = settings(**more)
-        self.publisher = Publisher(
-            config, config.fleet(), self.store, lambda: self.loads, self.cache, self.metrics
-        )
+        outage = StoreOutage(self.metrics.registry, "kvpilot_xds")
+        self.publisher = Publisher(config, config.fleet(), self.store, self.loads, self.cache, outage)
 
     @property
     def snapshot(self) -> Snapshot:
         assert self.cache.snapshot is not None
         return self.cache.snapshot
 
+    @property
+    def weights(self) -> dict[str, int]:
+        """What Envoy is told of the healthy endpoints of m/stable."""
+        body = self.snapshot.bodies[ENDPOINT]["m/stable"]
+        members = [
+            member
+            for locality in endpoint_pb2.ClusterLoadAssignment.FromString(body).endpoints
+            for member in locality.lb_endpoints
+            if member.health_status == health_check_pb2.HEALTHY
+        ]
+        sockets = [(m.endpoint.address.socket_address, m.load_balancing_weight.value) for m in members]
+        return {f"{socket.address}:{socket.port_value}": weight for socket, weight in sockets}
+
 
 async def test_serves_prior_weights_at_once() -> None:
     made = Made()
     await made.publisher.resume()
     assert set(made.snapshot.bodies[CLUSTER]) == {"kvpilot-picker", "kvpilot-picker-log", "m/stable"}
+    priors = {a: e.prior.prefill for a, e in settings().fleet().endpoints.items()}
+    weights = made.weights
+    assert weights.keys() == priors.keys()
+    assert weights[A100] / weights[H100] == pytest.approx(priors[A100] / priors[H100], rel=0.01)
+    assert weights[A100] < weights[H100]
 
 
 async def test_a_learned_rate_changes_the_endpoints_only() -> None:
@@ -102,19 +107,18 @@ async def test_without_a_store_it_weighs_from_what_it_knows(caplog: pytest.LogCa
     made = Made(store)
     await made.publisher.resume()
     first = made.snapshot
-    made.loads = {H100: Load(NOW, ready=False, reason="refused")}
+    made.loads[H100] = Load(NOW, ready=False, reason="refused")
     await made.publisher.tick(NOW)
     assert made.snapshot.versions[ENDPOINT] != first.versions[ENDPOINT]
-    assert caplog.text.count("is away") == 1
-    assert made.metrics.registry.get_sample_value("kvpilot_collect_store_failures_total") == 3
+    assert caplog.text.count("going on without the store") == 1
+    assert made.metrics.registry.get_sample_value("kvpilot_xds_store_failures_total") == 3
     store.away = False
     await made.publisher.tick(NOW + 1)
     assert set(await store.read("m", Weight)) == {A100}
 
 
 async def test_rates_learned_before_an_outage_stay() -> None:
-    store = AwayStore()
-    store.away = False
+    store = AwayStore(away=False)
     made = Made(store)
     await store.write("m", {A100: Rate(1e9, 0.01, NOW, 5)})
     await made.publisher.resume()

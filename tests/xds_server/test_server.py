@@ -10,7 +10,7 @@ from envoy.service.discovery.v3 import discovery_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from fleet.errors import StartError
-from tests.xds_server.local_mesh import until
+from tests.support import until
 from xds_server.cache import SnapshotCache
 from xds_server.metrics import XdsMetrics
 from xds_server.server import SERVICE, serve_ads

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import ipaddress
 from typing import TYPE_CHECKING
 
+from fleet import address as addresses
 from fleet.errors import ConfigError
-from fleet.settings import split_host_port
 
 if TYPE_CHECKING:
     from fleet.model import Fleet
@@ -28,7 +27,5 @@ def discover(settings: Settings, source: str) -> Fleet:
 
 
 def _require_ip(address: str, source: str, field: str) -> None:
-    try:
-        ipaddress.ip_address(split_host_port(address)[0])
-    except ValueError as error:
-        raise ConfigError(source, field, address, _EXPECTED) from error
+    if not addresses.is_ip(address):
+        raise ConfigError(source, field, address, _EXPECTED)

@@ -5,20 +5,20 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
 import aiohttp
 
-from fleet.errors import ScrapeError, StoreError
+from fleet.errors import ScrapeError
 from fleet.model import Load
-from fleet.outage import Outage
+from fleet.store.base import write_fleet
 from xds_server.collect.engines import read_load
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from types import TracebackType
 
     from fleet.model import Endpoint, Fleet
+    from fleet.outage import StoreOutage
     from fleet.settings import CollectSettings
     from fleet.store.base import Store
     from xds_server.metrics import XdsMetrics
@@ -37,11 +37,10 @@ class Readings:
         self._failures_to_eject = failures_to_eject
         self._failures: dict[str, int] = {}
 
-    def succeeded(self, address: str, load: Load) -> Load:
-        """A scrape worked: the record to keep."""
+    def succeeded(self, address: str, load: Load) -> None:
+        """A scrape worked: this is the record to keep."""
         self._failures[address] = 0
         self.loads[address] = load
-        return load
 
     def failed(self, address: str, reason: str, now: float) -> Load | None:
         """A scrape failed at `now`: the record to keep, or None while it may be a hiccup."""
@@ -52,43 +51,38 @@ class Readings:
         return self.loads[address]
 
 
+def scraping_client(settings: CollectSettings) -> aiohttp.ClientSession:
+    """The HTTP client for a `Collector`; whoever opens it closes it."""
+    return aiohttp.ClientSession(
+        connector=aiohttp.TCPConnector(limit=0),  # all endpoints at once, one connection each
+        timeout=aiohttp.ClientTimeout(total=settings.timeout_seconds),
+        cookie_jar=aiohttp.DummyCookieJar(),
+    )
+
+
 class Collector:
-    """Scrapes a fleet. An async context manager: it holds the HTTP client's connections."""
+    """Scrapes a fleet over a `scraping_client`."""
 
     def __init__(
         self,
         fleet: Fleet,
         settings: CollectSettings,
+        client: aiohttp.ClientSession,
         store: Store,
         metrics: XdsMetrics,
-        outage: Outage | None = None,
+        outage: StoreOutage,
     ) -> None:
-        """`outage` tells the log when the store is away; shared with others who use the same store."""
         self._fleet = fleet
         self._settings = settings
+        self._client = client
         self._store = store
         self._metrics = metrics
         self._readings = Readings(settings.failures_to_eject)
-        self._outage = outage or Outage("the store")
-        self._client: aiohttp.ClientSession | None = None
-
-    async def __aenter__(self) -> Self:
-        self._client = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=0),  # all endpoints at once, one connection each
-            timeout=aiohttp.ClientTimeout(total=self._settings.timeout_seconds),
-            cookie_jar=aiohttp.DummyCookieJar(),
-        )
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._client is not None:
-            await self._client.close()
+        self._outage = outage
 
     @property
     def loads(self) -> Mapping[str, Load]:
-        """The newest record of each endpoint that has one, by address."""
+        """The newest record of each endpoint that has one, by address; always the same mapping."""
         return self._readings.loads
 
     async def run(self) -> None:
@@ -103,22 +97,10 @@ class Collector:
         """Scrape all endpoints at once and write what they said. Raises nothing that one of them caused."""
         endpoints = list(self._fleet.endpoints.values())
         kept = await asyncio.gather(*(self._scrape(endpoint) for endpoint in endpoints))
-        records: dict[str, dict[str, Load]] = {}
-        for endpoint, load in zip(endpoints, kept, strict=True):
-            if load is not None:
-                records.setdefault(endpoint.model, {})[endpoint.address] = load
+        records = {e.address: load for e, load in zip(endpoints, kept, strict=True) if load is not None}
         if records:  # writing nothing proves nothing about the store
-            await self._save(records)
-
-    async def _save(self, records: Mapping[str, Mapping[str, Load]]) -> None:
-        try:
-            for model, by_address in records.items():
-                await self._store.write(model, by_address)
-        except StoreError as error:
-            self._metrics.store_failures.inc()
-            self._outage.failed(error)
-        else:
-            self._outage.worked()
+            with self._outage.tolerated():
+                await write_fleet(self._store, self._fleet, records)
 
     async def _scrape(self, endpoint: Endpoint) -> Load | None:
         before = self._readings.loads.get(endpoint.address)
@@ -130,14 +112,13 @@ class Collector:
             kept = self._readings.failed(endpoint.address, str(error), time.time())
         else:
             self._metrics.scrapes.labels("ok").inc()
-            kept = self._readings.succeeded(endpoint.address, load)
+            self._readings.succeeded(endpoint.address, load)
+            kept = load
         _tell(endpoint, before, kept)
         return kept
 
     async def _fetch(self, url: str) -> str:
         """The page at `url`. Raises ScrapeError."""
-        if self._client is None:
-            raise RuntimeError("use `async with Collector(...)`")
         try:
             async with self._client.get(url, allow_redirects=False) as response:
                 if response.status != 200:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from fleet import address as addresses
 from fleet.names import DESTINATION_KEY, LB_NAMESPACE, PICKER_CLUSTER
 from xds_server.resources.messages import (
     Any,
@@ -13,7 +14,6 @@ from xds_server.resources.messages import (
     endpoint,
     envoy_type,
     extension,
-    is_ip,
     metadata,
     override_host,
     round_robin,
@@ -89,7 +89,7 @@ def log_cluster(settings: Settings) -> Resource:
 
 def _grpc_cluster(name: str, settings: Settings, limits: cluster.CircuitBreakersThresholds) -> Resource:
     address = settings.picker_address
-    fixed = address.startswith("unix:") or is_ip(address)
+    fixed = addresses.unix_path(address) is not None or addresses.is_ip(address)
     host = endpoint.LbEndpoint(endpoint=endpoint.Endpoint(address=server_address(address)))
     message = cluster.Cluster(
         name=name,

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from envoy.config.core.v3.health_check_pb2 import HEALTHY, UNHEALTHY
 from envoy.config.endpoint.v3 import endpoint_pb2
 
-from fleet.settings import split_host_port
+from fleet import address as addresses
 from xds_server.snapshot import ENDPOINT, Resource
 
 if TYPE_CHECKING:
@@ -54,6 +54,6 @@ def _add_locality(
         weight = weights.get(member.address)
         added = locality.lb_endpoints.add(health_status=UNHEALTHY if weight is None else HEALTHY)
         added.load_balancing_weight.value = weight or _EJECTED_WEIGHT
-        host, port = split_host_port(member.address)
+        host, port = addresses.split(member.address)
         socket_address = added.endpoint.address.socket_address
         socket_address.address, socket_address.port_value = host, port

@@ -10,6 +10,7 @@ from fleet.names import (
     FIRST_BODY_FORMAT,
     FIRST_BODY_TAG,
     LB_NAMESPACE,
+    LOG_FLUSH_SECONDS,
     PICK_ID_KEY,
     PICK_NAMESPACE,
     PICKER_CLUSTER,
@@ -42,9 +43,6 @@ if TYPE_CHECKING:
     from fleet.settings import Settings
 
 LISTENER_NAME = "kvpilot"
-
-LOG_FLUSH_SECONDS = 0.05
-"""How long an Envoy worker collects log entries for one message: news is late by this at most."""
 
 
 def http_listener(settings: Settings) -> Resource:

@@ -5,12 +5,11 @@ Slow to parse but pleasant to build, so it serves the control plane only; reques
 
 from __future__ import annotations
 
-import ipaddress
 import warnings
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from fleet.settings import split_host_port
+from fleet import address as addresses
 
 with warnings.catch_warnings():
     # The generated modules use a pydantic decorator in a way that pydantic warns of; not ours to mend.
@@ -60,7 +59,6 @@ __all__ = [
     "grpc_log",
     "grpc_to",
     "hcm",
-    "is_ip",
     "json_parser",
     "json_to_metadata",
     "listener",
@@ -106,21 +104,11 @@ def grpc_to(cluster_name: str) -> core.GrpcService:
 
 def socket_address(host_port: str) -> core.Address:
     """A TCP address from `host:port`."""
-    host, port = split_host_port(host_port)
+    host, port = addresses.split(host_port)
     return core.Address(socket_address=core.SocketAddress(address=host, port_value=port))
 
 
 def server_address(address: str) -> core.Address:
     """An address from `unix:/path` or `host:port`."""
-    if address.startswith("unix:"):
-        return core.Address(pipe=core.Pipe(path=address.removeprefix("unix:")))
-    return socket_address(address)
-
-
-def is_ip(host_port: str) -> bool:
-    """Whether the host of `host:port` is an address and not a name."""
-    try:
-        ipaddress.ip_address(split_host_port(host_port)[0])
-    except ValueError:
-        return False
-    return True
+    path = addresses.unix_path(address)
+    return socket_address(address) if path is None else core.Address(pipe=core.Pipe(path=path))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from fleet.model import cluster_name
-from fleet.names import ENDPOINT_HEADER, VERSION_HEADER
+from fleet.names import ENDPOINT_FAILURE_CODES, ENDPOINT_HEADER, VERSION_HEADER
 from xds_server.resources.messages import (
     Any,
     core,
@@ -28,7 +28,6 @@ MODEL_HEADER = "x-model"
 EXT_PROC_FILTER = "envoy.filters.http.ext_proc"
 
 RETRY_ON = "connect-failure,refused-stream,reset,retriable-status-codes"
-RETRIABLE_STATUS = (502, 503, 504)
 _BACK_OFF_SECONDS, _LONGEST_BACK_OFF_SECONDS = 0.005, 0.05  # the next try goes elsewhere: nothing to wait for
 _RESELECTIONS = 5  # draws of the fallback balancer that may hit an endpoint already tried
 
@@ -109,7 +108,7 @@ def _retries(settings: Settings) -> route.RetryPolicy:
     """Before an answer has begun. No per-try timeout: answers that are not streamed send headers last."""
     return route.RetryPolicy(
         retry_on=RETRY_ON,
-        retriable_status_codes=list(RETRIABLE_STATUS),
+        retriable_status_codes=list(ENDPOINT_FAILURE_CODES),
         num_retries=settings.envoy.retries,
         retry_host_predicate=[
             route.RetryPolicyRetryHostPredicate(

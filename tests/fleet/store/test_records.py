@@ -13,7 +13,7 @@ SAMPLES = [
     Load(1.5, False, "connection refused", 3, 10, 32, 4, 5, 256),
     Rate(21_000.5, 0.012, 7.0, 42),
     Weight(2.0, 417),
-    Traffic(3.0, 4, 9000, 0.75, None, 1.25),
+    Traffic(3.0, 4, 0.75, None, 1.25),
 ]
 
 

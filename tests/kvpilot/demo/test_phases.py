@@ -11,9 +11,9 @@ from rich.console import Console
 from fleet.errors import StartError
 from fleet.settings import Settings, parse
 from kvpilot.demo.phases import Schedule, run_phase, schedule
-from kvpilot.demo.prefill import COUNTER
 from kvpilot.demo.progress import PlainProgress
 from kvpilot.demo.workload import Session, Turn
+from sim.exposition import PREFILL_BUSY_COUNTER as COUNTER
 from tests.kvpilot.demo.upstream import Upstream, serving
 
 if TYPE_CHECKING:

@@ -1,7 +1,8 @@
 from __future__ import annotations
 
 from fleet.model import Endpoint, Hardware
-from kvpilot.demo.prefill import COUNTER, PrefillReading, busy_seconds, read_prefill
+from kvpilot.demo.prefill import PrefillReading, busy_seconds, read_prefill
+from sim.exposition import PREFILL_BUSY_COUNTER as COUNTER
 from tests.kvpilot.demo.upstream import Upstream, serving
 
 

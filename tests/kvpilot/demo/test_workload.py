@@ -5,7 +5,6 @@ from itertools import pairwise
 
 from kvpilot.demo.workload import (
     ANSWER_TOKENS,
-    BYTES_PER_TOKEN,
     SYSTEM_TOKENS,
     TURNS,
     USER_TOKENS,
@@ -14,6 +13,7 @@ from kvpilot.demo.workload import (
     Turn,
     plan,
 )
+from sim.prompt import BYTES_PER_TOKEN
 
 
 def _content(messages: list[dict[str, str]]) -> str:

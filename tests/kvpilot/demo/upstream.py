@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
-from fleet.names import ENDPOINT_HEADER, VERSION_HEADER
+from fleet.names import ENDPOINT_HEADER
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -37,7 +37,7 @@ class Upstream:
         self.sessions.append(request.headers.get("x-session-id", ""))
         if self.status != 200:
             return web.json_response({"error": "no"}, status=self.status)
-        headers = {ENDPOINT_HEADER: self.endpoint, VERSION_HEADER: "stable"}
+        headers = {ENDPOINT_HEADER: self.endpoint}
         response = web.StreamResponse(headers={"content-type": "text/event-stream", **headers})
         await response.prepare(request)
         await response.write(_event({"choices": [{"delta": {"role": "assistant", "content": ""}}]}))

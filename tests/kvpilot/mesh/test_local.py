@@ -15,9 +15,9 @@ from fleet.model import Load
 from fleet.settings import Settings, parse
 from kvpilot.mesh import LocalMesh, programs
 from kvpilot.mesh.supervisor import Program, Supervisor
+from tests.support import free_address, until
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from pathlib import Path
 
     from kvpilot.mesh.supervisor import Child
@@ -26,14 +26,10 @@ CHAT = {"model": "tiny", "max_tokens": 2, "messages": [{"role": "user", "content
 
 
 def _settings() -> Settings:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        listen = f"127.0.0.1:{free.getsockname()[1]}"
     pool = {"name": "p", "gpu": "H100-80GB", "emulated": {"count": 2, "speed": 50}}
     versions = [{"name": "stable", "pools": [pool]}]
-    return parse(
-        {"listen": listen, "models": [{"name": "tiny", "parameters_billion": 7, "versions": versions}]},
-        "test",
-    )
+    models = [{"name": "tiny", "parameters_billion": 7, "versions": versions}]
+    return parse({"listen": free_address(), "models": models}, "test")
 
 
 def _programs(monkeypatch: pytest.MonkeyPatch, code: str) -> None:
@@ -46,12 +42,6 @@ def _programs(monkeypatch: pytest.MonkeyPatch, code: str) -> None:
 
 def _alive(child: Child) -> bool:
     return child.pid is not None
-
-
-async def _until(condition: Callable[[], object]) -> None:
-    async with asyncio.timeout(10):
-        while not condition():  # noqa: ASYNC110 - processes set no event
-            await asyncio.sleep(0.02)
 
 
 async def test_serves_through_envoy_and_names_and_restarts_a_killed_child() -> None:
@@ -68,9 +58,10 @@ async def test_serves_through_envoy_and_names_and_restarts_a_killed_child() -> N
                 picker = mesh.children["picker"]
                 if not picker.restarts and picker.pid:
                     os.kill(picker.pid, signal.SIGKILL)
-            async with session.get(f"{mesh.admin_url}/ready") as response:
+            admin = await asyncio.to_thread((mesh.runtime / "admin-address").read_text)
+            async with session.get(f"http://{admin}/ready") as response:
                 assert (await response.text()).strip() == "LIVE"
-        await _until(lambda: picker.restarts and _alive(picker))
+        await until(lambda: picker.restarts and _alive(picker))
         assert set(await mesh.store.read("tiny", Load)) == set(mesh.settings.fleet().endpoints)
         mesh.check()
     assert [line for line in said if line.startswith("picker was ended by SIGKILL; restarting in 0.2 s")]
@@ -82,7 +73,7 @@ async def test_uses_a_redis_that_is_already_there(tmp_path: Path, monkeypatch: p
     _programs(monkeypatch, "import sys; print('NAME: enough'); sys.exit(2)")
     own = Supervisor(tmp_path, print)
     redis = own.start(await asyncio.to_thread(programs.redis, tmp_path, tmp_path / "r.sock"))
-    await _until(lambda: "ready to accept connections" in redis.last_line)
+    await until(lambda: "ready to accept connections" in redis.last_line)
     mesh = LocalMesh(_settings(), source="test", redis_url=f"unix://{tmp_path}/r.sock", announce=print)
     with pytest.raises(StartError):
         await mesh.__aenter__()

@@ -14,9 +14,10 @@ import pytest
 from fleet.errors import StartError
 from kvpilot.mesh import supervisor
 from kvpilot.mesh.supervisor import Backoff, Child, Program, Supervisor, describe_exit
+from tests.support import until
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator
 
 SLEEP = "import time; print('ready', flush=True); time.sleep(60)"
 DEAF = f"import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); {SLEEP}"
@@ -24,12 +25,6 @@ DEAF = f"import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); {SLEEP}"
 
 def _python(name: str, code: str) -> Program:
     return Program(name, (sys.executable, "-I", "-S", "-c", code))
-
-
-async def _until(condition: Callable[[], object], seconds: float = 8.0) -> None:
-    async with asyncio.timeout(seconds):
-        while not condition():  # noqa: ASYNC110 - processes set no event
-            await asyncio.sleep(0.02)
 
 
 def _is_running(pid: int) -> bool:
@@ -47,7 +42,7 @@ class Watched:
 
     async def start(self, name: str, code: str) -> Child:
         child = self.supervisor.start(_python(name, code))
-        await _until(lambda: child.last_line == "ready")
+        await until(lambda: child.last_line == "ready")
         return child
 
 
@@ -67,13 +62,13 @@ async def test_a_killed_child_is_named_and_restarted(watched: Watched) -> None:
     child = await watched.start("picker", SLEEP)
     first = _pid(child)
     os.kill(first, signal.SIGKILL)
-    await _until(lambda: child.restarts == 1 and child.pid not in (None, first))
+    await until(lambda: child.restarts == 1 and child.pid not in (None, first))
     assert watched.lines == ["picker was ended by SIGKILL; restarting in 0.2 s: ready"]
 
 
 async def test_a_crash_is_told_with_its_code_and_last_line(watched: Watched) -> None:
     watched.supervisor.start(_python("xds", "raise ValueError('no such thing')"))
-    await _until(lambda: len(watched.lines) >= 2)
+    await until(lambda: len(watched.lines) >= 2)
     assert watched.lines[0] == "xds exited with code 1; restarting in 0.2 s: ValueError: no such thing"
     assert "restarting in 0.4 s" in watched.lines[1]
     watched.supervisor.check()
@@ -82,7 +77,7 @@ async def test_a_crash_is_told_with_its_code_and_last_line(watched: Watched) -> 
 async def test_exit_code_2_at_the_first_start_is_a_start_failure(watched: Watched) -> None:
     program = _python("xds", "import sys; print('xds: bad field'); sys.exit(2)")
     child = watched.supervisor.start(program)
-    await _until(lambda: child.failure)
+    await until(lambda: child.failure)
     with pytest.raises(StartError, match=r"^xds cannot start: xds: bad field$"):
         watched.supervisor.check()
     assert child.pid is None
@@ -91,7 +86,7 @@ async def test_exit_code_2_at_the_first_start_is_a_start_failure(watched: Watche
 
 async def test_a_program_that_is_not_there_is_a_start_failure(watched: Watched) -> None:
     child = watched.supervisor.start(Program("envoy", ("/nowhere/envoy",)))
-    await _until(lambda: child.failure)
+    await until(lambda: child.failure)
     with pytest.raises(StartError, match="/nowhere/envoy cannot be run: No such file"):
         watched.supervisor.check()
 
@@ -141,10 +136,10 @@ async def test_stop_ends_what_a_child_started_itself(watched: Watched) -> None:
         "p.stdout.readline(); print(p.pid, flush=True); time.sleep(60)"
     )
     child = watched.supervisor.start(_python("engines", code))
-    await _until(lambda: child.last_line.isdecimal())  # noqa: PLW0108 - read anew each time
+    await until(lambda: child.last_line.isdecimal())  # noqa: PLW0108 - read anew each time
     grandchild = int(child.last_line)
     await watched.supervisor.stop()
-    await _until(lambda: not _is_running(grandchild))
+    await until(lambda: not _is_running(grandchild))
 
 
 @pytest.mark.parametrize("delay", [0.0, 0.001, 0.005, 0.02])
@@ -161,7 +156,7 @@ async def test_stop_in_the_middle_of_a_start_leaves_nothing(
 
 async def test_stop_during_the_wait_before_a_restart_starts_nothing(watched: Watched) -> None:
     child = watched.supervisor.start(_python("short", "raise SystemExit(1)"))
-    await _until(lambda: watched.lines)
+    await until(lambda: watched.lines)
     await watched.supervisor.stop()
     assert child.pid is None
 

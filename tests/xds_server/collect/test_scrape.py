@@ -2,17 +2,18 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from aiohttp import web
 
-from fleet.errors import StoreError
 from fleet.model import Endpoint, Fleet, Hardware, Load, Model, Version
+from fleet.outage import StoreOutage
 from fleet.settings import CollectSettings
 from fleet.store.memory import MemoryStore
-from tests.xds_server.local_mesh import free_port
-from xds_server.collect.scrape import LARGEST_PAGE, Collector, Readings
+from tests.support import AwayStore, free_port, until
+from xds_server.collect.scrape import LARGEST_PAGE, Collector, Readings, scraping_client
 from xds_server.metrics import XdsMetrics
 
 if TYPE_CHECKING:
@@ -53,24 +54,23 @@ def endpoint(port: int, address: str = "10.0.0.1:8000") -> Endpoint:
 
 
 def fleet(*endpoints: Endpoint) -> Fleet:
-    return Fleet((Model("m", 1e9, (Version("stable", 100, endpoints),)),))
+    return Fleet((Model("m", (Version("stable", 100, endpoints),)),))
 
 
-class AwayStore(MemoryStore):
-    """A store that can go away."""
-
-    away = False
-
-    async def write(self, model: str, records: Any) -> None:
-        if self.away:
-            raise StoreError("gone")
-        await super().write(model, records)
+@asynccontextmanager
+async def collecting(
+    of: Fleet, store: MemoryStore, metrics: XdsMetrics | None = None
+) -> AsyncIterator[Collector]:
+    metrics = metrics or XdsMetrics()
+    outage = StoreOutage(metrics.registry, "kvpilot_xds")
+    async with scraping_client(SETTINGS) as client:
+        yield Collector(of, SETTINGS, client, store, metrics, outage)
 
 
 async def test_writes_what_every_endpoint_says(page: Page) -> None:
     store, metrics = MemoryStore(), XdsMetrics()
     both = fleet(endpoint(page.port), endpoint(page.port, "10.0.0.2:8000"))
-    async with Collector(both, SETTINGS, store, metrics) as collector:
+    async with collecting(both, store, metrics) as collector:
         await collector.tick()
         loads = await store.read("m", Load)
         assert {a: load.waiting for a, load in loads.items()} == {"10.0.0.1:8000": 4, "10.0.0.2:8000": 4}
@@ -93,7 +93,7 @@ async def test_an_endpoint_that_fails_in_a_row_is_ejected_and_comes_back(
 ) -> None:
     good = vars(page).copy()
     store = MemoryStore()
-    async with Collector(fleet(endpoint(page.port)), SETTINGS, store, XdsMetrics()) as collector:
+    async with collecting(fleet(endpoint(page.port)), store) as collector:
         await collector.tick()
         vars(page).update(broken)
         await collector.tick()
@@ -110,7 +110,7 @@ async def test_an_endpoint_that_fails_in_a_row_is_ejected_and_comes_back(
 async def test_one_dead_endpoint_does_not_hide_another(page: Page) -> None:
     store = MemoryStore()
     both = fleet(endpoint(page.port), endpoint(free_port(), "10.0.0.2:8000"))
-    async with Collector(both, SETTINGS, store, XdsMetrics()) as collector:
+    async with collecting(both, store) as collector:
         await collector.tick()
         await collector.tick()
     loads = await store.read("m", Load)
@@ -121,8 +121,8 @@ async def test_one_dead_endpoint_does_not_hide_another(page: Page) -> None:
 async def test_a_store_that_is_away_is_said_once_and_stops_nothing(
     page: Page, caplog: pytest.LogCaptureFixture
 ) -> None:
-    store, metrics = AwayStore(), XdsMetrics()
-    async with Collector(fleet(endpoint(page.port)), SETTINGS, store, metrics) as collector:
+    store, metrics = AwayStore(away=False), XdsMetrics()
+    async with collecting(fleet(endpoint(page.port)), store, metrics) as collector:
         store.away = True
         for _ in range(3):
             await collector.tick()
@@ -130,23 +130,22 @@ async def test_a_store_that_is_away_is_said_once_and_stops_nothing(
         store.away = False
         with caplog.at_level(logging.INFO):
             await collector.tick()
-    assert caplog.text.count("is away") == 1
-    assert caplog.text.count("is back") == 1
-    assert metrics.registry.get_sample_value("kvpilot_collect_store_failures_total") == 3
+    assert caplog.text.count("going on without the store") == 1
+    assert caplog.text.count("the store is back") == 1
+    assert metrics.registry.get_sample_value("kvpilot_xds_store_failures_total") == 3
 
 
 async def test_scrapes_again_and_again(page: Page) -> None:
     store = MemoryStore()
     async with (
-        Collector(fleet(endpoint(page.port)), SETTINGS, store, XdsMetrics()) as collector,
+        collecting(fleet(endpoint(page.port)), store) as collector,
         asyncio.TaskGroup() as group,
     ):
         running = group.create_task(collector.run())
-        await asyncio.sleep(0.1)
+        await until(lambda: collector.loads)
         page.text = "trtllm_num_requests_waiting 9\n"
-        await asyncio.sleep(0.2)
+        await until(lambda: collector.loads["10.0.0.1:8000"].waiting == 9)
         running.cancel()
-    assert collector.loads["10.0.0.1:8000"].waiting == 9
 
 
 def test_a_single_hiccup_changes_nothing() -> None:

@@ -5,14 +5,9 @@ from typing import Any
 import pytest
 from envoy.config.cluster.v3 import cluster_pb2
 
-from fleet.settings import Settings, parse
+from tests.support import one_pool_settings
 from xds_server.resources.clusters import log_cluster, picker_cluster, version_cluster
 from xds_server.snapshot import ENDPOINT
-
-
-def settings(**more: Any) -> Settings:
-    pool = {"name": "p", "gpu": "H100-80GB", "endpoints": ["10.0.0.1:80"]}
-    return parse({"models": [{"name": "m", "versions": [{"name": "v", "pools": [pool]}]}], **more}, "test")
 
 
 def parsed(resource: Any) -> Any:
@@ -28,7 +23,7 @@ def parsed(resource: Any) -> Any:
     ],
 )
 def test_the_picker_may_be_a_socket_an_address_or_a_name(address: str, kind: int) -> None:
-    message = parsed(picker_cluster(settings(picker_address=address)))
+    message = parsed(picker_cluster(one_pool_settings(picker_address=address)))
     host = message.load_assignment.endpoints[0].lb_endpoints[0].endpoint.address
     assert message.type == kind
     found = host.pipe.path or host.socket_address.address
@@ -36,7 +31,7 @@ def test_the_picker_may_be_a_socket_an_address_or_a_name(address: str, kind: int
 
 
 def test_a_failing_picker_is_left_alone_within_a_third_of_a_second() -> None:
-    message = parsed(picker_cluster(settings()))
+    message = parsed(picker_cluster(one_pool_settings()))
     check = message.health_checks[0]
     assert check.interval.ToTimedelta().total_seconds() + check.timeout.ToTimedelta().total_seconds() < 0.36
     assert check.no_traffic_interval == check.interval
@@ -47,13 +42,13 @@ def test_a_failing_picker_is_left_alone_within_a_third_of_a_second() -> None:
 
 
 def test_log_streams_do_not_use_up_the_limit_on_picks() -> None:
-    message = parsed(log_cluster(settings()))
-    assert message.name != parsed(picker_cluster(settings())).name
+    message = parsed(log_cluster(one_pool_settings()))
+    assert message.name != parsed(picker_cluster(one_pool_settings())).name
     assert not message.circuit_breakers.thresholds[0].HasField("max_requests")
 
 
 def test_a_version_retries_by_budget_and_needs_its_endpoints() -> None:
-    resource = version_cluster("m/v", settings())
+    resource = version_cluster("m/v", one_pool_settings())
     thresholds = parsed(resource).circuit_breakers.thresholds[0]
     assert thresholds.retry_budget.min_retry_concurrency.value > 3
     assert thresholds.max_requests.value > 1024

@@ -1,0 +1,75 @@
+"""What tests of several packages share: ports, waiting, a store that is away, a fleet of one pool."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from typing import TYPE_CHECKING, Any
+
+from fleet.errors import StoreError
+from fleet.settings import Settings, parse
+from fleet.store.memory import MemoryStore
+from kvpilot.mesh.ports import LOOPBACK, free_ports
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from fleet.model import Load, Rate, Traffic, Weight
+    from fleet.store.base import Record
+
+POLL_SECONDS = 0.02
+
+
+def free_port() -> int:
+    """A port that nothing listens on, below those that outgoing connections take."""
+    return free_ports(1)[0]
+
+
+def free_address() -> str:
+    return f"{LOOPBACK}:{free_port()}"
+
+
+async def until(condition: Callable[[], object], seconds: float = 10) -> None:
+    """Wait until `condition`, or what it returned once awaited, is true; TimeoutError after `seconds`.
+
+    For what sets no event: processes, counters, another program's answers.
+    """
+    async with asyncio.timeout(seconds):
+        while True:
+            result = condition()
+            if inspect.isawaitable(result):
+                result = await result
+            if result:
+                return
+            await asyncio.sleep(POLL_SECONDS)
+
+
+class AwayStore(MemoryStore):
+    """Raises StoreError for every record asked or given while it is `away`; remembers what it held."""
+
+    def __init__(self, *, away: bool = True) -> None:
+        super().__init__()
+        self.away = away
+
+    async def write(self, model: str, records: Mapping[str, Load | Rate | Weight | Traffic]) -> None:
+        self._fail_while_away()
+        await super().write(model, records)
+
+    async def read(self, model: str, kind: type[Record]) -> dict[str, Record]:
+        self._fail_while_away()
+        return await super().read(model, kind)
+
+    async def forget(self, model: str) -> None:
+        self._fail_while_away()
+        await super().forget(model)
+
+    def _fail_while_away(self) -> None:
+        if self.away:
+            raise StoreError("the store does not answer")
+
+
+def one_pool_settings(*addresses: str, model: str = "m", **more: Any) -> Settings:
+    """Model `model`, version v, and one pool p of H100s at `addresses`; `more` are top-level settings."""
+    pool = {"name": "p", "gpu": "H100-80GB", "endpoints": list(addresses or ("10.0.0.1:80",))}
+    versions = [{"name": "v", "pools": [pool]}]
+    return parse({"models": [{"name": model, "versions": versions}], **more}, "test")
