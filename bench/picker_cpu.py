@@ -20,7 +20,7 @@ from typing import Any
 
 import aiohttp
 
-from fleet import settings as settings_file
+from fleet import settings_file
 from kvpilot.mesh import LocalMesh
 from kvpilot.mesh.ports import LOOPBACK, free_ports
 

@@ -74,8 +74,8 @@ def apply(entry: LogEntry, picker: Picker, now: float) -> bool:
     placed_at = picker.placed_at(entry.pick_id)
     if placed_at is None:
         return False
-    # After a retry the time since placing is not that of the endpoint which answered.
-    if entry.first_token is not None and entry.attempts <= 1:
+    picker.running(entry.pick_id, now, endpoint=entry.endpoint, retried=entry.attempts > 1)
+    if entry.first_token is not None:
         picker.first_token(entry.pick_id, min(now, placed_at + entry.first_token))
     if entry.over:
         picker.finish(

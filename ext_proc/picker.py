@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import hashlib
 import random
-from collections import OrderedDict
 from dataclasses import dataclass
 from operator import attrgetter
 from typing import TYPE_CHECKING
 
 from ext_proc.endpoint import EndpointState
+from ext_proc.placement import Placement
 from ext_proc.predict import Prediction, predict
+from ext_proc.session import SessionTable
 from fleet.index import PrefixIndex
 from fleet.rates import FirstToken
 
@@ -40,27 +41,6 @@ class Decision:
     reasons: tuple[Prediction, ...]  # every candidate, best first
 
 
-@dataclass(slots=True)
-class _Placement:
-    """A request under way."""
-
-    request: RoutingRequest
-    state: EndpointState  # the first choice's
-    endpoints: tuple[str, ...]
-    placed_at: float
-    matched_tokens: float
-    uncached_tokens: float
-    learnable: bool  # nothing ahead of it whose first token nobody reports
-    decodes: int
-    first_token: FirstToken | None = None
-
-
-@dataclass(slots=True)
-class _Session:
-    address: str
-    used_at: float
-
-
 class Picker:
     """Places requests on endpoints and learns from what becomes of them."""
 
@@ -80,8 +60,8 @@ class Picker:
         self._index = PrefixIndex(
             self._endpoints, int(settings.default_kv_tokens / settings.tokens_per_block)
         )
-        self._sessions: OrderedDict[str, _Session] = OrderedDict()
-        self._placements: dict[str, _Placement] = {}
+        self._sessions = SessionTable(settings.sessions_max)
+        self._placements: dict[str, Placement] = {}
         self._random = random.Random(seed)
         self._id_key = seed.to_bytes(32, "little", signed=True)
         self._picks = 0
@@ -113,6 +93,25 @@ class Picker:
         """When the outstanding request `id_` was placed; None if there is no such request."""
         placement = self._placements.get(id_)
         return None if placement is None else placement.placed_at
+
+    def running(self, id_: str, now: float, *, endpoint: str = "", retried: bool = False) -> bool:
+        """The log speaks of the request: it is at `endpoint` ('' where it does not say), maybe not at first.
+
+        False if no such request is outstanding.
+        """
+        placement = self._placements.get(id_)
+        if placement is None:
+            return False
+        placement.heard_at = now
+        placement.learnable &= not retried
+        self._follow(id_, placement, endpoint, now)
+        return True
+
+    def cancel(self, id_: str, now: float) -> None:
+        """Nobody heard of the decision: the request will not come."""
+        placement = self._placements.pop(id_, None)
+        if placement is not None:
+            placement.state.ledger.release(id_, now)
 
     def first_token(self, id_: str, at: float) -> bool:
         """The request's first token came at `at`. False if no such request is outstanding."""
@@ -149,15 +148,15 @@ class Picker:
         placement = self._placements.pop(id_, None)
         if placement is None:
             return False
+        self._follow(id_, placement, endpoint, now)
         placement.state.ledger.release(id_, now)
-        self._blame(placement, endpoint, failed, now)
-        served = self._endpoints.get(endpoint)
-        if served is not None and not failed:
-            served.health.succeeded()
+        if failed:
+            self._failed(endpoint, now)
+        elif endpoint in self._endpoints:
             matched = placement.matched_tokens
             if cached_tokens is not None and prompt_tokens:
                 matched = min(1.0, cached_tokens / prompt_tokens) * placement.request.prompt_tokens
-            self._learn(served, placement, matched, output_tokens, now)
+            self._learn(placement, matched, output_tokens, now)
         return True
 
     def observe(self, address: str, load: Load, now: float) -> None:
@@ -165,28 +164,25 @@ class Picker:
         state = self._endpoints.get(address)
         if state is None:
             return
+        if not load.ready and (state.load is None or state.load.ready):
+            self._index.clear(address)  # whatever comes back has an empty cache
         state.observe(load, now)
         if load.kv_tokens:
             self._index.resize(address, int(load.kv_tokens / self._settings.tokens_per_block))
 
     def expire(self, now: float) -> int:
-        """Give up requests that nobody has heard of for too long, and idle sessions. How many requests."""
-        given_up = 0
-        while self._placements:
-            id_, placement = next(iter(self._placements.items()))
-            if placement.placed_at > now - self._settings.request_timeout_seconds:
-                break
-            del self._placements[id_]
-            placement.state.ledger.release(id_, now)
-            given_up += 1
-        while self._sessions:
-            session = next(iter(self._sessions.values()))
-            if session.used_at > now - self._settings.session_ttl_seconds:
-                break
-            self._sessions.popitem(last=False)
+        """Give up requests that the log no longer speaks of, and idle sessions; how many requests."""
+        silent = [
+            id_
+            for id_, placement in self._placements.items()
+            if placement.heard_at <= now - self._settings.silence_seconds
+        ]
+        for id_ in silent:
+            self.cancel(id_, now)
+        self._sessions.expire(now - self._settings.session_ttl_seconds)
         for state in self._endpoints.values():
             state.rates.settle(now)
-        return given_up
+        return len(silent)
 
     def traffic(self, at: float) -> dict[str, Traffic]:
         """What was seen of each endpoint lately; `at` is the Unix time to put on it."""
@@ -224,9 +220,8 @@ class Picker:
         equals = [p for p in predictions if p.ttft <= limit]
         if len(equals) == 1:
             return
-        session = self._sessions.get(request.session) if request.session else None
-        home = [p for p in equals if session is not None and p.address == session.address]
-        first = home[0] if home else self._random.choice(equals)
+        home = self._sessions.home(request.session)
+        first = next((p for p in equals if p.address == home), None) or self._random.choice(equals)
         predictions.remove(first)
         predictions.insert(0, first)
 
@@ -235,11 +230,12 @@ class Picker:
     ) -> None:
         state = self._endpoints[best.address]
         learnable = all(prefill.observable for prefill in state.ledger.prefills.values())
-        self._placements[id_] = _Placement(
+        self._placements[id_] = Placement(
             request=request,
             state=state,
             endpoints=chosen,
             placed_at=now,
+            heard_at=now,
             matched_tokens=best.matched_tokens,
             uncached_tokens=best.uncached_tokens,
             learnable=learnable,
@@ -248,46 +244,43 @@ class Picker:
         state.ledger.place(id_, best.uncached_tokens, now, observable=request.streamed)
         state.health.picked(now)
         self._index.insert(best.address, request.blocks)
-        self._remember(request.session, best.address, now)
+        self._sessions.remember(request.session, best.address, now)
 
-    def _remember(self, session: str, address: str, now: float) -> None:
-        if not session:
+    def _follow(self, id_: str, placement: Placement, endpoint: str, now: float) -> None:
+        """Envoy walks the list in order: if it is at another endpoint now, those before that one failed."""
+        state = self._endpoints.get(endpoint)
+        if state is None or state is placement.state:
             return
-        self._sessions[session] = _Session(address, now)
-        self._sessions.move_to_end(session)
-        if len(self._sessions) > self._settings.sessions_max:
-            self._sessions.popitem(last=False)
-
-    def _blame(self, placement: _Placement, served: str, failed: bool, now: float) -> None:
-        """Note who failed: Envoy walks the list in order, so all before the one that served."""
         listed = placement.endpoints
-        before = listed[: listed.index(served)] if served in listed else ()
-        for address in (*before, served) if failed else before:
-            state = self._endpoints.get(address)
-            if state is not None and state.health.failed(now):
-                self._index.clear(address)  # a pod that went away comes back with an empty cache
-
-    def _learn(
-        self,
-        served: EndpointState,
-        placement: _Placement,
-        matched: float,
-        output_tokens: int | None,
-        now: float,
-    ) -> None:
+        if endpoint in listed:
+            for address in listed[: listed.index(endpoint)]:
+                self._failed(address, now)
+            listed = listed[listed.index(endpoint) + 1 :]
         request = placement.request
-        as_picked = served is placement.state
-        if not as_picked:
-            self._index.insert(served.endpoint.address, request.blocks)
-            self._remember(request.session, served.endpoint.address, now)
-        served.traffic.answered(request.prompt_tokens, matched)
-        first_token = placement.first_token
+        matched = self._index.match(request.blocks, (endpoint,)).get(endpoint, 0) * request.tokens_per_block
+        placement.state.ledger.release(id_, now)
+        placement.state, placement.endpoints, placement.learnable = state, (endpoint, *listed), False
+        placement.matched_tokens = min(matched, max(0.0, request.prompt_tokens - 1))
+        placement.uncached_tokens = request.prompt_tokens - placement.matched_tokens
+        state.ledger.place(id_, placement.uncached_tokens, now, observable=request.streamed)
+        self._index.insert(endpoint, request.blocks)
+        self._sessions.remember(request.session, endpoint, now)
+
+    def _failed(self, address: str, now: float) -> None:
+        state = self._endpoints.get(address)
+        if state is not None and state.health.failed(now):
+            self._index.clear(address)  # a pod that went away comes back with an empty cache
+
+    def _learn(self, placement: Placement, matched: float, output_tokens: int | None, now: float) -> None:
+        """The request was answered, `matched` of its prompt tokens having been cached."""
+        state, first_token = placement.state, placement.first_token
+        state.health.succeeded()
+        state.traffic.answered(placement.request.prompt_tokens, matched)
         if first_token is None:
             return
-        first_token.tokens = max(0.0, request.prompt_tokens - matched)
-        first_token.learnable &= as_picked
-        if as_picked and output_tokens:
-            served.rates.observe_decode(now - first_token.at, output_tokens - 1)
+        first_token.tokens = max(0.0, placement.request.prompt_tokens - matched)
+        if output_tokens:
+            state.rates.observe_decode(now - first_token.at, output_tokens - 1)
 
     def _next_id(self) -> str:
         """Unguessable without the seed, the same for the same seed."""

@@ -16,7 +16,7 @@ class Prediction(NamedTuple):
     uncached_tokens: float
     prefill_wait: float  # until the prompts before this one are computed
     prefill: float  # this prompt's own
-    slot_wait: float  # until a batch slot is free
+    room_wait: float  # until a batch slot and KV space are free
     rate: float  # tokens a second, as learned so far
     ttft: float  # predicted time to first token, seconds: the three above together
 
@@ -24,7 +24,7 @@ class Prediction(NamedTuple):
 def predict(
     state: EndpointState, prompt_tokens: float, matched_tokens: float, output_tokens: int, now: float
 ) -> Prediction:
-    """The design's formula: (owed + own uncached tokens) / learned rate x decode slowdown + slot wait.
+    """The design's formula: (owed + own uncached tokens) / learned rate x decode slowdown + wait for room.
 
     `matched_tokens` is less than `prompt_tokens`: engines compute the last token to answer at all.
     """
@@ -32,13 +32,24 @@ def predict(
     uncached = prompt_tokens - matched_tokens
     wait = state.ledger.wait_seconds(now, rate)
     own = state.ledger.service_seconds(uncached, rate)
-    slots = state.load.max_requests if state.load is not None else 0
-    slot_wait = _slot_wait(state, slots, output_tokens) if slots else 0.0
-    ttft = wait + own + slot_wait
-    return Prediction(state.endpoint.address, matched_tokens, uncached, wait, own, slot_wait, rate, ttft)
+    room_wait = _room_wait(state, prompt_tokens, output_tokens)
+    ttft = wait + own + room_wait
+    return Prediction(state.endpoint.address, matched_tokens, uncached, wait, own, room_wait, rate, ttft)
 
 
-def _slot_wait(state: EndpointState, slots: int, output_tokens: int) -> float:
-    """With every batch slot taken: one frees each time one of `slots` answers of average length ends."""
-    ahead = state.ledger.in_flight - slots + 1
-    return max(0, ahead) * output_tokens * state.rates.tpot / slots
+def _room_wait(state: EndpointState, prompt_tokens: float, output_tokens: int) -> float:
+    """Until enough running answers have ended: one of n ends every n-th part of an answer's time.
+
+    The share of them that must end is the larger of what is missing in batch slots and in KV space.
+    """
+    load = state.load
+    if load is None:
+        return 0.0
+    missing = 0.0
+    if load.max_requests:
+        missing = (state.ledger.in_flight - load.max_requests + 1) / load.max_requests
+    if load.kv_blocks_used:
+        used = load.kv_blocks_used * load.tokens_per_block
+        needed = prompt_tokens + output_tokens - (load.kv_tokens - used)
+        missing = max(missing, min(1.0, needed / used))
+    return max(0.0, missing) * output_tokens * state.rates.tpot

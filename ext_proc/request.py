@@ -30,5 +30,5 @@ class RoutingRequest:
     blocks: Sequence[int]  # chained hashes of the prompt's whole blocks
     tokens_per_block: float
     expected_output_tokens: int = 256
-    session: str = ""  # keyed by tenant already
+    session: str = ""
     streamed: bool = True  # the first token will be seen on the wire

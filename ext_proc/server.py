@@ -53,16 +53,28 @@ class PickerService:
 
     async def _process(self, _: object, context: grpc.aio.ServicerContext[Any, Any]) -> None:
         stream = PickStream(self._steerer)
-        while not stream.done:
-            data = await context.read()
-            if data is grpc.aio.EOF:
-                break
-            answer = stream.receive(data, time.monotonic())
-            if answer is not None:
-                await context.write(answer)
-        self._metrics.requests.labels(stream.outcome).inc()
-        if stream.decision is not None:
+        answered = False
+        try:
+            while not stream.done:
+                data = await context.read()
+                if data is grpc.aio.EOF:
+                    break
+                answer = stream.receive(data, time.monotonic())
+                if answer is not None:
+                    await context.write(answer)
+            answered = True
+        finally:
+            self._count(stream, answered=answered)
+
+    def _count(self, stream: PickStream, *, answered: bool) -> None:
+        """Note what became of a request; a decision that Envoy never got is taken back."""
+        self._metrics.requests.labels(stream.outcome if answered else "abandoned").inc()
+        if stream.decision is None:
+            return
+        if answered:
             self._metrics.predicted_ttft.observe(stream.decision.predicted_ttft)
+        else:
+            self._picker.cancel(stream.decision.id, time.monotonic())
 
     async def _stream_access_logs(self, _: object, context: grpc.aio.ServicerContext[Any, Any]) -> bytes:
         while (data := await context.read()) is not grpc.aio.EOF:
@@ -93,7 +105,9 @@ async def serve_picker(service: PickerService, address: str, largest_body: int) 
     try:
         port = server.add_insecure_port(address)
     except RuntimeError as error:
-        raise StartError(f"picker_address {address}: cannot listen, is the port taken?") from error
+        raise StartError(
+            f"picker_address {address}: cannot listen: is it taken, or not ours to use?"
+        ) from error
     await server.start()
     try:
         yield port

@@ -1,7 +1,8 @@
-"""Finding which conversation a request belongs to: headers first, then a cookie, then the body."""
+"""Which conversation a request belongs to: headers, then a cookie, then the body. And where it lives."""
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -45,3 +46,30 @@ def _from_cookies(cookies: str, wanted: str) -> str:
         if name == wanted:
             return value[:LENGTH_MAX]
     return ""
+
+
+class SessionTable:
+    """The endpoint that each session was last answered by; bounded, the longest idle forgotten first."""
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+        self._homes: OrderedDict[str, tuple[str, float]] = OrderedDict()
+
+    def home(self, session: str) -> str | None:
+        """The session's endpoint, None where it has none."""
+        found = self._homes.get(session)
+        return None if found is None else found[0]
+
+    def remember(self, session: str, address: str, now: float) -> None:
+        """The session, if there is one, now lives at `address`."""
+        if not session:
+            return
+        self._homes[session] = (address, now)
+        self._homes.move_to_end(session)
+        if len(self._homes) > self._size:
+            self._homes.popitem(last=False)
+
+    def expire(self, before: float) -> None:
+        """Forget sessions not heard of since `before`."""
+        while self._homes and next(iter(self._homes.values()))[1] <= before:
+            self._homes.popitem(last=False)

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from fleet.prefix import PrefixHasher
     from fleet.settings import PickerSettings
 
+LENGTH_DIGITS_MAX = 12
+"""Of a content-length that can be true: a terabyte."""
+
 
 @dataclass(frozen=True, slots=True)
 class Steered:
@@ -52,15 +55,15 @@ class Steerer:
             return Steered("unknown-cluster")
         model, candidates = self._candidates[cluster]
         try:
-            prompt = openai.parse(path, body[: self._settings.max_body_bytes])
+            prompt = openai.parse(path, body)
         except UnreadableRequestError as error:
             return Steered(error.reason)
         root = self._hasher.root(model, prompt.model, prompt.cache_salt)
         named = session.from_headers(headers, self._settings.session_headers, self._settings.session_cookie)
         request = RoutingRequest(
             candidates=candidates,
-            prompt_tokens=len(prompt.text) / self._settings.bytes_per_token,
-            blocks=self._hasher.blocks(prompt.text, root),
+            prompt_tokens=len(prompt.text) * _unseen(headers, body) / self._settings.bytes_per_token,
+            blocks=self._hasher.blocks(prompt.text[: self._settings.max_hashed_bytes], root),
             tokens_per_block=self._settings.tokens_per_block,
             expected_output_tokens=prompt.output_tokens or self._settings.expected_output_tokens,
             session=named or prompt.session,
@@ -68,3 +71,11 @@ class Steerer:
         )
         decision = self._picker.pick(request, now)
         return Steered("steered" if decision else "no-endpoint", decision)
+
+
+def _unseen(headers: Mapping[str, str], body: bytes) -> float:
+    """How many times longer the whole body is than the beginning of it that Envoy sent."""
+    announced = headers.get("content-length", "")
+    if not body or not (announced.isascii() and announced.isdigit()) or len(announced) > LENGTH_DIGITS_MAX:
+        return 1.0
+    return max(1.0, int(announced) / len(body))

@@ -17,7 +17,7 @@ from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from fleet import address as addresses
-from fleet import settings as settings_file
+from fleet import settings_file
 from fleet.errors import KvpilotError, StartError
 from fleet.settings import Settings
 

@@ -1,23 +1,28 @@
 """`kvpilot.yaml`: everything a user may set, validated, with the defaults and their reasons.
 
-Pydantic lives here because users' input enters here. `load` turns any mistake into one ConfigError that
-names the file, the field, what was found and what would be right; `Settings.fleet` gives the frozen
-topology that the rest of the code works on.
+Pydantic lives here because users' input enters here; `fleet.settings_file` reads the file and words the
+mistakes. Every number has a smallest and a largest value: what lies outside would only stop a server later.
+`Settings.fleet` gives the frozen topology that the rest of the code works on.
 """
 
 from __future__ import annotations
 
-import re
-from collections import Counter
 from pathlib import Path  # noqa: TC003 - pydantic reads it at run time
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
+from fleet import checks
 from fleet.address import join, split
-from fleet.errors import ConfigError
-from fleet.gpu import CATALOGUE, prior_rate
+from fleet.gpu import prior_rate
 from fleet.model import Endpoint, Fleet, Hardware, Model, Version
 
 Steering = Literal["round_robin", "weighted", "steered"]
@@ -28,76 +33,71 @@ Engine = Literal["triton", "trtllm-serve"]
 TRITON_METRICS_PORT = 8002
 """Where Triton serves metrics unless told otherwise."""
 
-_HOST_PORT = re.compile(r"^(?P<host>\[[0-9a-fA-F:]+\]|[^:\[\]\s/]+):(?P<port>\d{1,5})$")
+NEWS_TO_SILENCE = 4
+"""Intervals of Envoy's log that a request must be missing from before it may count as over."""
 
-
-def _check_host_port(value: str) -> str:
-    match = _HOST_PORT.match(value)
-    if match is None or not 0 < int(match["port"]) < 65536:
-        raise ValueError("expected host:port with a port from 1 to 65535, as in 10.0.0.7:8000")
-    return value
-
-
-def _check_server_address(value: str) -> str:
-    if value.startswith("unix:/"):
-        return value
-    try:
-        return _check_host_port(value)
-    except ValueError as error:
-        raise ValueError(f"{error}, or unix:/path") from error
-
-
-def _check_gpu(value: str) -> str:
-    if value not in CATALOGUE:
-        raise ValueError(f"expected one of {', '.join(sorted(CATALOGUE))}")
-    return value
-
-
-def _check_name(value: str) -> str:
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,99}", value):
-        raise ValueError("expected a name of letters, digits and . _ : - that starts with a letter or digit")
-    return value
-
-
-HostPort = Annotated[str, AfterValidator(_check_host_port)]
-ServerAddress = Annotated[str, AfterValidator(_check_server_address)]
-Name = Annotated[str, AfterValidator(_check_name)]
+HostPort = Annotated[str, AfterValidator(checks.host_port)]
+IpPort = Annotated[str, AfterValidator(checks.ip_port)]
+ServerAddress = Annotated[str, AfterValidator(checks.server_address)]
+Name = Annotated[str, AfterValidator(checks.name)]
+Gpu = Annotated[str, AfterValidator(checks.gpu)]
+HeaderName = Annotated[str, AfterValidator(checks.header_name)]
+CookieName = Annotated[str, AfterValidator(checks.cookie_name)]
+Seconds = Annotated[float, Field(ge=0.001, le=86_400)]
+"""From the millisecond that Envoy counts in to a day."""
+SecondsOrNever = Annotated[float, Field(ge=0, le=86_400), AfterValidator(checks.seconds_or_never)]
 
 
 class _Section(BaseModel):
     """A part of the file: unknown fields are mistakes, values never change after loading."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class EmulatedSettings(_Section):
     """Serve this pool by emulated engines on this machine instead of real endpoints."""
 
-    count: int = Field(1, ge=1, le=64, description="emulated endpoints in the pool")
-    speed: float = Field(1.0, gt=0, description="multiplies the catalogue's rates; above 1 for fast tests")
-    kv_tokens: int | None = Field(None, gt=0, description="KV capacity in tokens; default from GPU memory")
-    max_requests: int = Field(256, ge=1, description="batch slots")
+    count: int = Field(1, ge=1, le=64, description="emulated endpoints; as many as `endpoints`, if set")
+    speed: float = Field(1.0, ge=0.001, le=1_000_000, description="multiplies the catalogue's rates")
+    kv_tokens: int | None = Field(
+        None, ge=1024, le=10**9, description="KV capacity in tokens; default from GPU memory"
+    )
+    max_requests: int = Field(256, ge=1, le=65_536, description="batch slots")
 
 
 class PoolSettings(_Section):
     """Endpoints of one version with the same hardware, sharding and engine."""
 
-    name: Name
-    gpu: Annotated[str, AfterValidator(_check_gpu)] = Field(description="a GPU of the catalogue")
+    name: Name = Field(description=checks.NAME)
+    gpu: Gpu = Field(description=checks.GPU)
     tensor_parallel: int = Field(1, ge=1, le=64, description="GPUs that one copy is sharded over")
     engine: Engine = Field("triton", description="what serves: decides where and how metrics are read")
-    endpoints: tuple[HostPort, ...] = Field((), description="where requests go, ip:port each")
+    endpoints: tuple[IpPort, ...] = Field((), description="where requests go, ip:port each")
     metrics_port: int | None = Field(None, ge=1, le=65535, description="default: 8002 triton, else the same")
     emulated: EmulatedSettings | None = None
+
+    @field_validator("emulated")
+    @classmethod
+    def _counts_endpoints(
+        cls, emulated: EmulatedSettings | None, info: ValidationInfo
+    ) -> EmulatedSettings | None:
+        number = len(info.data.get("endpoints", ()))
+        if emulated is None or not number or emulated.count == number:
+            return emulated
+        if "count" in emulated.model_fields_set:
+            raise checks.mistake("count", emulated.count, f"{number}, as many as `endpoints`")
+        return emulated.model_copy(update={"count": number})
 
     @model_validator(mode="after")
     def _has_endpoints(self) -> PoolSettings:
         if not self.endpoints and self.emulated is None:
-            raise ValueError("expected `endpoints` with at least one ip:port, or `emulated`")
+            raise checks.mistake("endpoints", None, "at least one ip:port, or `emulated`")
         if self.emulated is not None and self.engine != "triton":
-            raise ValueError("expected engine triton with `emulated`: its metrics are Triton's")
+            raise checks.mistake("engine", self.engine, "triton with `emulated`: its metrics are Triton's")
         if self.emulated is not None and self.metrics_port is not None:
-            raise ValueError("expected no `metrics_port` with `emulated`: one port serves all")
+            raise checks.mistake(
+                "metrics_port", self.metrics_port, "none with `emulated`: one port serves all"
+            )
         return self
 
     def metrics_url(self, address: str) -> str:
@@ -113,22 +113,24 @@ class PoolSettings(_Section):
 class VersionSettings(_Section):
     """One arm of the rollout."""
 
-    name: Name
+    name: Name = Field(description=checks.NAME)
     weight: int = Field(100, ge=0, le=10_000, description="share of the model's requests")
-    pools: tuple[PoolSettings, ...] = Field(min_length=1)
+    pools: tuple[PoolSettings, ...] = Field(min_length=1, description="a list of at least one pool")
 
 
 class ModelSettings(_Section):
     """A model that clients name."""
 
-    name: Name
-    parameters_billion: float = Field(70, gt=0, description="size of the model; scales the prior rates only")
-    versions: tuple[VersionSettings, ...] = Field(min_length=1)
+    name: Name = Field(description=checks.NAME)
+    parameters_billion: float = Field(
+        70, ge=0.001, le=100_000, description="size of the model; scales the prior rates only"
+    )
+    versions: tuple[VersionSettings, ...] = Field(min_length=1, description="a list of at least one version")
 
     @model_validator(mode="after")
     def _has_traffic(self) -> ModelSettings:
         if not any(version.weight for version in self.versions):
-            raise ValueError("expected at least one version with a weight above 0")
+            raise checks.mistake("versions", None, "at least one with a weight above 0")
         return self
 
 
@@ -136,22 +138,39 @@ class PickerSettings(_Section):
     """How the picker decides."""
 
     block_bytes: int = Field(256, ge=64, le=4096, description="prompt bytes hashed as one block, ~64 tokens")
-    bytes_per_token: float = Field(4.0, gt=0, description="to turn bytes into tokens without a tokenizer")
-    max_body_bytes: int = Field(1 << 20, ge=1024, description="parsed and hashed at most; the rest is unread")
-    endpoints_per_pick: int = Field(
-        3, ge=1, le=8, description="length of the ordered list: picks plus retries"
+    bytes_per_token: float = Field(
+        4.0, ge=0.1, le=100, description="to turn bytes into tokens without a tokenizer"
     )
-    expected_output_tokens: int = Field(256, ge=1, description="assumed where the client sets no limit")
-    session_ttl_seconds: float = Field(1800, gt=0, description="a session idle for longer is forgotten")
-    sessions_max: int = Field(100_000, ge=1, description="sessions remembered, the oldest dropped first")
-    default_kv_tokens: int = Field(400_000, gt=0, description="assumed KV capacity until the engine says")
-    request_timeout_seconds: float = Field(900, gt=0, description="a request silent for longer is given up")
+    max_hashed_bytes: int = Field(
+        1 << 20,
+        ge=1024,
+        le=1 << 30,
+        description="prompt bytes hashed into blocks; the rest counts as unmatched",
+    )
+    endpoints_per_pick: int = Field(3, ge=1, le=8, description="length of the list: picks plus retries")
+    expected_output_tokens: int = Field(
+        256, ge=1, le=1_000_000, description="assumed where the client sets no limit"
+    )
+    session_ttl_seconds: Seconds = Field(1800, description="a session idle for longer is forgotten")
+    sessions_max: int = Field(
+        100_000, ge=1, le=10_000_000, description="sessions remembered, the oldest dropped first"
+    )
+    default_kv_tokens: int = Field(
+        400_000, ge=1024, le=10**9, description="assumed KV capacity until the engine says"
+    )
+    silence_seconds: Seconds = Field(
+        15,
+        description="a request that no log entry speaks of for this long is over; Envoy reports every running"
+        " one each envoy.log_interval_seconds",
+    )
     key_file: Path | None = Field(None, description="secret that seeds the hashes; shared by all replicas")
-    session_headers: tuple[str, ...] = Field(
+    session_headers: tuple[HeaderName, ...] = Field(
         ("x-session-id", "x-conversation-id", "x-correlation-id", "mcp-session-id"),
-        description="request headers that name a session; the first one found wins",
+        description="request headers that name a session, in lower case; the first one found wins",
     )
-    session_cookie: str = Field("kvpilot_session", description="cookie that names a session")
+    session_cookie: CookieName = Field(
+        "kvpilot_session", description="cookie that names a session; '' for none"
+    )
 
     @property
     def tokens_per_block(self) -> float:
@@ -162,46 +181,49 @@ class PickerSettings(_Section):
 class WeightSettings(_Section):
     """How endpoint weights follow the fleet's state."""
 
-    interval_seconds: float = Field(1.0, gt=0, description="at most one push of weights in this time")
-    smoothing: float = Field(0.3, gt=0, le=1, description="share of a new value taken over per interval")
-    hysteresis: float = Field(0.1, ge=0, lt=1, description="relative change below which nothing is pushed")
+    interval_seconds: Seconds = Field(1.0, description="at most one push of weights in this time")
+    smoothing: float = Field(0.3, ge=0.001, le=1, description="share of a new value taken over per interval")
+    hysteresis: float = Field(0.1, ge=0, le=0.99, description="relative change below which nothing is pushed")
 
 
 class CollectSettings(_Section):
     """How endpoints are scraped."""
 
-    interval_seconds: float = Field(1.0, gt=0, description="one scrape of each endpoint in this time")
-    timeout_seconds: float = Field(0.8, gt=0, description="a scrape that takes longer has failed")
+    interval_seconds: Seconds = Field(1.0, description="one scrape of each endpoint in this time")
+    timeout_seconds: Seconds = Field(0.8, description="a scrape that takes longer has failed")
     failures_to_eject: int = Field(
-        3, ge=1, description="failed scrapes in a row before an endpoint is ejected"
+        3, ge=1, le=1000, description="failed scrapes in a row before an endpoint is ejected"
     )
-    stale_after_seconds: float = Field(10.0, gt=0, description="older state counts as unknown")
+    stale_after_seconds: Seconds = Field(10.0, description="older state counts as unknown")
 
 
 class EnvoySettings(_Section):
     """What the generated Envoy configuration holds to."""
 
     message_timeout_seconds: float = Field(
-        0.25, gt=0, description="longest wait for the picker, then weights"
+        0.25,
+        ge=0.001,
+        le=3600,
+        description="longest wait for the picker, then weights; Envoy takes an hour at most",
     )
     buffer_bytes: int = Field(
-        8 << 20, ge=1 << 16, description="request bytes kept for retries and the picker"
+        8 << 20, ge=1 << 16, le=1 << 30, description="request bytes kept for retries and the picker"
     )
     log_interval_seconds: float = Field(0.5, ge=0.01, le=1.0, description="news of first tokens mid-stream")
     retries: int = Field(2, ge=0, le=7, description="further endpoints tried before an answer has begun")
-    connect_timeout_seconds: float = Field(0.5, gt=0)
+    connect_timeout_seconds: Seconds = 0.5
     debug_headers: bool = Field(False, description="tell clients which endpoint and version answered")
-    stream_idle_timeout_seconds: float = Field(
-        300, ge=0, description="a silent answer is cut after this; 0 never"
+    stream_idle_timeout_seconds: SecondsOrNever = Field(
+        300, description="a silent answer is cut after this; 0 never"
     )
 
 
 class Settings(_Section):
     """The whole file."""
 
-    listen: HostPort = "127.0.0.1:8080"
+    listen: IpPort = "127.0.0.1:8080"
     steering: Steering = "steered"
-    models: tuple[ModelSettings, ...] = Field(min_length=1)
+    models: tuple[ModelSettings, ...] = Field(min_length=1, description="a list of at least one model")
     redis_url: str = Field("redis://127.0.0.1:6379/0", description="`kvpilot up` sets its own")
     xds_address: ServerAddress = "127.0.0.1:18000"
     picker_address: ServerAddress = "127.0.0.1:18001"
@@ -214,12 +236,12 @@ class Settings(_Section):
 
     @model_validator(mode="after")
     def _is_consistent(self) -> Settings:
-        _once("model", [m.name for m in self.models])
-        for model in self.models:
-            _once(f"version of {model.name}", [v.name for v in model.versions])
-            for version in model.versions:
-                _once(f"pool of {model.name}/{version.name}", [p.name for p in version.pools])
-        _once("endpoint address", [a for _, _, pool in self.pools() for a in pool.endpoints])
+        _check_names(self)
+        _check_addresses(self)
+        shortest = NEWS_TO_SILENCE * self.envoy.log_interval_seconds
+        if self.picker.silence_seconds < shortest:
+            need = f"at least {shortest:g}, {NEWS_TO_SILENCE} x envoy.log_interval_seconds"
+            raise checks.mistake("picker.silence_seconds", self.picker.silence_seconds, need)
         return self
 
     def pools(self) -> list[tuple[ModelSettings, VersionSettings, PoolSettings]]:
@@ -229,13 +251,7 @@ class Settings(_Section):
     def fleet(self) -> Fleet:
         """The topology as frozen dataclasses."""
         return Fleet(
-            tuple(
-                Model(
-                    name=model.name,
-                    versions=tuple(_version(model, version) for version in model.versions),
-                )
-                for model in self.models
-            )
+            tuple(Model(m.name, tuple(_version(m, version) for version in m.versions)) for m in self.models)
         )
 
 
@@ -257,40 +273,25 @@ def _version(model: ModelSettings, version: VersionSettings) -> Version:
     return Version(version.name, version.weight, endpoints)
 
 
-def _once(what: str, names: list[str]) -> None:
-    for name, times in Counter(names).items():
-        if times > 1:
-            raise ValueError(f"expected each {what} once, found {name!r} {times} times")
+def pool_field(model: ModelSettings, version: VersionSettings, pool: PoolSettings, field: str) -> str:
+    """The path of a pool's field, as errors name it."""
+    return f"models.{model.name}.versions.{version.name}.pools.{pool.name}.{field}"
 
 
-def load(path: Path) -> Settings:
-    """The settings in a YAML file. Raises ConfigError naming file, field, value and what would be right."""
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(str(path), "", None, f"cannot be read: {error}") from error
-    try:
-        data = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ConfigError(str(path), "", None, f"is not YAML: {' '.join(str(error).split())}") from error
-    return parse(data, source=str(path))
+def _check_names(settings: Settings) -> None:
+    checks.distinct_names("models", [model.name for model in settings.models])
+    for model in settings.models:
+        within = f"models.{model.name}.versions"
+        checks.distinct_names(within, [version.name for version in model.versions])
+        for version in model.versions:
+            checks.distinct_names(f"{within}.{version.name}.pools", [pool.name for pool in version.pools])
 
 
-def parse(data: Any, source: str) -> Settings:
-    """The settings in parsed YAML; `source` names it in errors. Raises ConfigError."""
-    if not isinstance(data, dict):
-        raise ConfigError(source, "", data, "expected a mapping with at least `models`")
-    try:
-        return Settings.model_validate(data)
-    except ValidationError as error:
-        first = error.errors()[0]
-        field = ".".join(str(part) for part in first["loc"])
-        value = (
-            None if first["type"] == "missing" or isinstance(first["input"], dict | list) else first["input"]
-        )
-        raise ConfigError(source, field, value, first["msg"].removeprefix("Value error, ")) from error
-
-
-def dump(settings: Settings) -> str:
-    """The settings as YAML that `load` reads back to the same."""
-    return yaml.safe_dump(settings.model_dump(mode="json", exclude_none=True), sort_keys=False)
+def _check_addresses(settings: Settings) -> None:
+    """Two servers cannot listen on one address, and an address says which endpoint a record is of."""
+    fields = ("listen", "xds_address", "picker_address", "xds_metrics", "picker_metrics")
+    places = [(field, getattr(settings, field)) for field in fields if getattr(settings, field) is not None]
+    for model, version, pool in settings.pools():
+        named = {f"endpoints.{n}": address for n, address in enumerate(pool.endpoints)}
+        places += [(pool_field(model, version, pool, field), named[field]) for field in named]
+    checks.distinct_addresses(places)

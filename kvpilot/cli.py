@@ -2,6 +2,7 @@
 
 Exit codes: 0 for a normal end, which Ctrl-C and SIGTERM are too, except of a demo that has no result yet; 2
 for a mistake or a failure that one line on stderr names. Nothing is left running after either.
+While Python still imports, Ctrl-C just ends the process: nothing has been started then.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import uvloop
 
 from fleet.errors import ConfigError, KvpilotError
-from fleet.settings import Settings, load
+from fleet.settings_file import load
 from kvpilot.demo.phases import run_demo
 from kvpilot.demo.report import PHASES
 from kvpilot.live import Screen, show
@@ -27,6 +28,9 @@ from kvpilot.mesh import LocalMesh
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Sequence
+
+    from fleet.settings import Settings
+
 
 REDIS_VARIABLE = "KVPILOT_REDIS_URL"
 """Environment variable: an existing Redis to use in place of an embedded one."""
@@ -48,14 +52,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code."""
     try:
         options = _parser().parse_args(arguments)
-        settings, source = _settings(options)
+        _check(options)
+        settings = _settings(options)
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(_until_signalled(_up(options, settings, source)))
+            runner.run(_until_signalled(_up(options, settings)))
     except KvpilotError as error:
         print(f"kvpilot: {' '.join(str(error).split())}", file=sys.stderr)
         return _FAILED
     except KeyboardInterrupt:
-        pass  # Ctrl-C before the first child
+        pass  # Ctrl-C when all is over but the loop
     except BrokenPipeError:
         # Whoever read our output has seen enough; the interpreter's last flush must not complain.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -67,38 +72,49 @@ def _parser() -> _Parser:
     parser.add_argument("--version", action="version", version=f"kvpilot {_version()}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     up = commands.add_parser("up", help="run a mesh on this machine and show it until Ctrl-C")
-    up.add_argument("-c", dest="config", type=Path, metavar="kvpilot.yaml", help="your own backends")
+    up.add_argument(
+        "-c", dest="config", type=Path, default=DEFAULT_FILE, metavar="kvpilot.yaml", help="your own backends"
+    )
     up.add_argument("--port", type=_port, help="listen on this port in place of the file's")
     up.add_argument("--for", dest="duration", type=_duration, metavar="SECONDS", help="end after this time")
     up.add_argument("--json", dest="as_json", action="store_true", help="JSON on stdout, the rest on stderr")
     up.add_argument("--demo", type=_duration, metavar="SECONDS", help="compare policies, this long each")
-    up.add_argument(
-        "--order", type=_order, default=PHASES, metavar="A,B,C", help="the demo's phases in order"
-    )
-    up.add_argument("--seed", type=int, default=_DEFAULT_SEED, help="the demo's random seed")
+    up.add_argument("--order", type=_order, metavar="A,B,C", help="the demo's phases in order")
+    up.add_argument("--seed", type=int, help="the demo's random seed")
     return parser
 
 
-def _settings(options: argparse.Namespace) -> tuple[Settings, str]:
-    """The settings and the name that errors give their source."""
-    file: Path = options.config or DEFAULT_FILE
-    settings = load(file)
+def _check(options: argparse.Namespace) -> None:
+    """Raises ConfigError for options that would change nothing."""
+    given = {"--order": options.order, "--seed": options.seed}
+    if options.demo is None:
+        for option, value in given.items():
+            if value is not None:
+                raise ConfigError("command line", "", None, f"{option} needs --demo SECONDS")
+    elif options.duration is not None:
+        raise ConfigError(
+            "command line", "", None, "--for and --demo exclude each other: a demo ends by itself"
+        )
+
+
+def _settings(options: argparse.Namespace) -> Settings:
+    settings = load(options.config)
     if options.port is None:
-        return settings, str(file)
+        return settings
     host = settings.listen.rpartition(":")[0]
-    changed = settings.model_copy(update={"listen": f"{host}:{options.port}"})
-    return changed, f"{file} with --port {options.port}"
+    return settings.model_copy(update={"listen": f"{host}:{options.port}"})
 
 
-async def _up(options: argparse.Namespace, settings: Settings, source: str) -> None:
+async def _up(options: argparse.Namespace, settings: Settings) -> None:
+    source = str(options.config)
     redis_url = os.environ.get(REDIS_VARIABLE) or None
     if options.demo is not None:
         await run_demo(
             settings,
             source,
             seconds=options.demo,
-            order=options.order,
-            seed=options.seed,
+            order=options.order or PHASES,
+            seed=_DEFAULT_SEED if options.seed is None else options.seed,
             redis_url=redis_url,
             as_json=options.as_json,
         )
@@ -134,7 +150,7 @@ async def _until_signalled(work: Coroutine[Any, Any, None]) -> None:
 
 
 def _port(text: str) -> int:
-    if not text.isdecimal() or not 0 < int(text) < 65536:
+    if not (text.isascii() and text.isdecimal()) or not 0 < int(text) < 65536:
         raise argparse.ArgumentTypeError(f"{text!r} is not a port from 1 to 65535")
     return int(text)
 

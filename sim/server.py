@@ -17,6 +17,7 @@ from aiohttp import web
 
 from fleet import address as addresses
 from fleet.errors import ConfigError, StartError
+from fleet.settings import pool_field
 from sim import openai_api
 from sim.backend import Backend
 from sim.capacity import Capacity, capacity
@@ -126,7 +127,7 @@ def emulated_endpoints(settings: Settings, source: str) -> dict[str, EmulatedEnd
             continue
         size = capacity(model, pool)
         if not size.kv_blocks:
-            field = f"models.{model.name}.versions.{version.name}.pools.{pool.name}.tensor_parallel"
+            field = pool_field(model, version, pool, "tensor_parallel")
             need = f"expected more GPUs: {model.parameters_billion:g}B weights leave no room for a KV cache"
             raise ConfigError(source, field, pool.tensor_parallel, need)
         found |= {address: EmulatedEndpoint(model.name, size) for address in pool.endpoints}

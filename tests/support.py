@@ -7,7 +7,7 @@ import inspect
 from typing import TYPE_CHECKING, Any
 
 from fleet.errors import StoreError
-from fleet.settings import Settings, parse
+from fleet.settings_file import parse
 from fleet.store.memory import MemoryStore
 from kvpilot.mesh.ports import LOOPBACK, free_ports
 
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from fleet.model import Load, Rate, Traffic, Weight
+    from fleet.settings import Settings
     from fleet.store.base import Record
 
 POLL_SECONDS = 0.02

@@ -10,7 +10,6 @@ from fleet.outage import StoreOutage
 from fleet.process import metrics_page
 from fleet.store.redis import RedisStore
 from xds_server.cache import SnapshotCache
-from xds_server.collect.discovery import discover
 from xds_server.collect.scrape import Collector, scraping_client
 from xds_server.metrics import XdsMetrics
 from xds_server.publisher import Publisher
@@ -23,12 +22,9 @@ if TYPE_CHECKING:
 _LOG = logging.getLogger(__name__)
 
 
-async def serve(settings: Settings, store: Store, stop: asyncio.Event, source: str = "settings") -> None:
-    """Collect, weigh and serve until `stop` is set; `source` names the settings in errors.
-
-    Raises ConfigError or StartError before anything is served.
-    """
-    fleet = discover(settings, source)
+async def serve(settings: Settings, store: Store, stop: asyncio.Event) -> None:
+    """Collect, weigh and serve until `stop` is set. Raises StartError before anything is served."""
+    fleet = settings.fleet()
     metrics = XdsMetrics()
     cache = SnapshotCache()
     outage = StoreOutage(metrics.registry, "kvpilot_xds")
@@ -48,10 +44,10 @@ async def serve(settings: Settings, store: Store, stop: asyncio.Event, source: s
             loop.cancel()
 
 
-async def run(settings: Settings, source: str, stop: asyncio.Event) -> None:
+async def run(settings: Settings, _source: str, stop: asyncio.Event) -> None:
     """Serve with the Redis of the settings; see `serve`."""
     store = RedisStore(settings.redis_url)
     try:
-        await serve(settings, store, stop, source)
+        await serve(settings, store, stop)
     finally:
         await store.close()

@@ -148,7 +148,7 @@ async def serve_ads(cache: SnapshotCache, metrics: XdsMetrics, address: str) -> 
     try:
         port = server.add_insecure_port(address)
     except RuntimeError as error:
-        raise StartError(f"xds_address {address}: cannot listen, is the port taken?") from error
+        raise StartError(f"xds_address {address}: cannot listen: is it taken, or not ours to use?") from error
     await server.start()
     try:
         yield port

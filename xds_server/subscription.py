@@ -110,7 +110,9 @@ class Subscription:
             responses.append(self._respond(watch, type_url, snapshot.versions[type_url], bodies))
             dependent = self._watches.get(_RESENT_AFTER.get(type_url, ""))
             if dependent is not None:
+                # What it refused of them, it refused for what they belonged to before.
                 dependent.sent.clear()
+                dependent.refused_version, dependent.refused = "", frozenset()
         return responses
 
     def _respond(self, watch: _Watch, type_url: str, version: str, bodies: dict[str, bytes]) -> Response:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from typing import TYPE_CHECKING, cast
+from urllib.parse import urlsplit, urlunsplit
 
 import redis.asyncio
 from redis.driver_info import DriverInfo
@@ -111,10 +112,10 @@ def _faults(what: str) -> Iterator[None]:
 
 
 def _without_password(url: str) -> str:
-    """The URL as it may be shown: errors are logged."""
-    before, at, host = url.rpartition("@")
-    scheme, _, user = before.partition("://")
-    return f"{scheme}://{user.partition(':')[0]}:***@{host}" if at else url
+    """The URL as it may be shown, for errors are logged: no user info, no query."""
+    parts = urlsplit(url)
+    masked = "***@" if "@" in parts.netloc else ""
+    return urlunsplit((parts.scheme, masked + parts.netloc.rpartition("@")[2], parts.path, "", ""))
 
 
 def _key(model: str, kind: type) -> str:

@@ -4,32 +4,33 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import tempfile
 import time
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 import aiohttp
 import yaml
 
 from fleet.errors import StartError, StoreError
-from fleet.settings import Settings, dump
+from fleet.settings_file import dump
 from fleet.store.redis import RedisStore
 from kvpilot.mesh import ports, probe, programs
 from kvpilot.mesh.bootstrap import bootstrap
 from kvpilot.mesh.resolve import listening, resolve
+from kvpilot.mesh.runtime import runtime_directory
 from kvpilot.mesh.supervisor import Child, Supervisor
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
+    from pathlib import Path
+
+    from fleet.settings import Settings
+
 
 START_SECONDS = 30.0
 """Longest start of one child, and of the way through Envoy: Python's imports on a busy machine."""
 
 _POLL_SECONDS = 0.05
-_LONGEST_PARENT = 60  # characters: a unix socket's whole path has 107, and our names need about 30
-_SHORT_PARENT = "/tmp"  # noqa: S108 - the directory made in it is private and has a random name
 
 
 class LocalMesh:
@@ -82,59 +83,99 @@ class LocalMesh:
         return self.runtime / "logs"
 
     def check(self) -> None:
-        """Raises StartError if a child has said that it cannot start."""
+        """Raises StartError if a child cannot start or, before the mesh was ready, does not stay up."""
         try:
             self._supervisor.check()
         except StartError as error:
-            # The child read the resolved file; a person knows the one it was made from.
-            raise StartError(str(error).replace(str(self._config), self._source)) from error
+            raise StartError(self._in_their_words(str(error))) from error
 
     async def wait_ready(self, timeout: float = START_SECONDS) -> None:
         """Return once a request gets through Envoy to an endpoint; `timeout` in seconds.
 
-        Raises StartError that names the child in the way, with its last log line.
+        From then on a child that dies is restarted for ever. Raises StartError that names the child in the
+        way, with its last log line.
         """
         wanted = _is_healthy if self._all_emulated() else _is_served
         deadline = time.monotonic() + timeout
         async with aiohttp.ClientSession() as session:
-            while not wanted(answer := await probe.get(session, f"{self.url}/health")):
+            while True:
+                answer = await self._ask(session)
                 self.check()
+                self._check_accepted()
+                if wanted(answer):
+                    break
                 if time.monotonic() > deadline:
                     raise self._not_ready(answer, timeout)
                 await asyncio.sleep(_POLL_SECONDS)
+        self._supervisor.settle()
+
+    async def _ask(self, session: aiohttp.ClientSession) -> probe.Answer:
+        """What our own Envoy answers: whatever else may answer at its address does not count."""
+        if self.children["envoy"].pid is None or not await asyncio.to_thread(self._admin_address.exists):
+            return probe.Answer(0, "not running")
+        return await probe.get(session, f"{self.url}/health")
+
+    def _check_accepted(self) -> None:
+        """Raises StartError once Envoy has refused configuration: it does not change by itself."""
+        xds = self.children["xds"]
+        if said := xds.said(f"{self.runtime.name} refused "):
+            raise StartError(f"{xds.name} has made configuration that Envoy does not take: {said}")
 
     async def _start(self, stack: contextlib.AsyncExitStack) -> None:
-        for field, address in listening(self.settings).items():
-            ports.require_free(address, source=self._source, field=field, advice=_advice(field))
+        self._take_addresses(stack)
         if self._redis_url is not None:
             await self._use_redis(self._redis_url, stack)
-        directory = await asyncio.to_thread(_make_directory)
-        stack.push_async_callback(asyncio.to_thread, directory.cleanup)
-        self.runtime = Path(directory.name)
-        socket = self.runtime / "redis.sock"
-        self.settings = resolve(self.settings, self.runtime, self._redis_url or f"unix://{socket}")
-        await asyncio.to_thread(self._write_files)
+        await self._make_files(stack)
         # In a thread, because it imports a package; and first, because without Envoy nothing needs to start.
-        envoy = await asyncio.to_thread(
-            programs.envoy, self.runtime / "envoy.yaml", self.runtime / "admin-address"
-        )
+        envoy = await asyncio.to_thread(programs.envoy, self._bootstrap, self._admin_address)
         self._supervisor = Supervisor(self.logs, self._announce)
         self.children = self._supervisor.children
         stack.push_async_callback(self._supervisor.stop)
         if self._redis_url is None:
-            await self._run_redis(socket, stack)
+            await self._run_redis(stack)
         await self._run_servers()
         self._supervisor.start(envoy)
+
+    def _take_addresses(self, stack: contextlib.AsyncExitStack) -> None:
+        """Hold the clients' address, which two Envoys would share in silence; our servers share none."""
+        for field, address in listening(self.settings).items():
+            held = ports.hold(address, source=self._source, field=field, advice=_advice(field))
+            if field == "listen":
+                stack.enter_context(held)
+            else:
+                held.close()
+
+    async def _make_files(self, stack: contextlib.AsyncExitStack) -> None:
+        try:
+            self.runtime = await stack.enter_async_context(runtime_directory())
+            redis_url = self._redis_url or f"unix://{self._redis_socket}"
+            self.settings = resolve(self.settings, self.runtime, redis_url)
+            await asyncio.to_thread(self._write_files)
+        except OSError as error:
+            where = f"{error.filename}: " if error.filename else ""
+            raise StartError(f"the mesh's own files cannot be made: {where}{error.strerror}") from error
 
     def _write_files(self) -> None:
         self.logs.mkdir()
         self._config.write_text(dump(self.settings), encoding="utf-8")
         envoy = bootstrap(self.settings.xds_address, node_id=self.runtime.name)
-        (self.runtime / "envoy.yaml").write_text(yaml.safe_dump(envoy, sort_keys=False), encoding="utf-8")
+        self._bootstrap.write_text(yaml.safe_dump(envoy, sort_keys=False), encoding="utf-8")
 
     @property
     def _config(self) -> Path:
         return self.runtime / "kvpilot.yaml"
+
+    @property
+    def _bootstrap(self) -> Path:
+        return self.runtime / "envoy.yaml"
+
+    @property
+    def _admin_address(self) -> Path:
+        return self.runtime / "admin-address"
+
+    @property
+    def _redis_socket(self) -> Path:
+        return self.runtime / "redis.sock"
 
     async def _use_redis(self, url: str, stack: contextlib.AsyncExitStack) -> None:
         try:
@@ -144,7 +185,8 @@ class LocalMesh:
         except StoreError as error:
             raise StoreError(f"KVPILOT_REDIS_URL: {error}") from error
 
-    async def _run_redis(self, socket: Path, stack: contextlib.AsyncExitStack) -> None:
+    async def _run_redis(self, stack: contextlib.AsyncExitStack) -> None:
+        socket = self._redis_socket
         self.store = RedisStore(self.settings.redis_url)
         stack.push_async_callback(self.store.close)
         child = self._supervisor.start(await asyncio.to_thread(programs.redis, self.runtime, socket))
@@ -174,7 +216,7 @@ class LocalMesh:
         while not await probed():
             self.check()
             if time.monotonic() > deadline:
-                raise _blame(child, f"does not {what} after {START_SECONDS:g} s")
+                raise self._blame(child, f"does not {what} after {START_SECONDS:g} s")
             await asyncio.sleep(_POLL_SECONDS)
 
     def _emulated(self) -> list[str]:
@@ -188,14 +230,22 @@ class LocalMesh:
     def _not_ready(self, answer: probe.Answer, timeout: float) -> StartError:
         for child in self.children.values():
             if child.restarts or child.pid is None:
-                return _blame(child, "does not stay up")
+                return self._blame(child, "does not stay up")
         if not answer.status:
-            return _blame(self.children["envoy"], f"does not answer at {self.url} after {timeout:g} s")
+            return self._blame(self.children["envoy"], f"does not answer at {self.url} after {timeout:g} s")
         refusal = f"HTTP {answer.status} {answer.text}".strip()
         if "engines" in self.children:
-            return _blame(self.children["engines"], f"are not reached through Envoy ({refusal})")
+            return self._blame(self.children["engines"], f"are not reached through Envoy ({refusal})")
         endpoints = ", ".join(self.settings.fleet().endpoints)
         return StartError(f"no endpoint answers through Envoy after {timeout:g} s ({refusal}): {endpoints}")
+
+    def _blame(self, child: Child, what: str) -> StartError:
+        said = child.last_line or "it logged nothing"
+        return StartError(self._in_their_words(f"{child.name} {what}; last log line: {said}"))
+
+    def _in_their_words(self, text: str) -> str:
+        """A child read the resolved settings; a person knows the file that they were made from."""
+        return text.replace(str(self._config), self._source)
 
 
 def _is_healthy(answer: probe.Answer) -> bool:
@@ -210,14 +260,3 @@ def _advice(field: str) -> str:
     if field == "listen":
         return "end what uses it, or choose another port with --port"
     return "end what uses it, or set another address"
-
-
-def _blame(child: Child, what: str) -> StartError:
-    said = child.last_line or "it logged nothing"
-    return StartError(f"{child.name} {what}; last log line: {said}")
-
-
-def _make_directory() -> tempfile.TemporaryDirectory[str]:
-    parent = tempfile.gettempdir()
-    short = parent if len(parent) <= _LONGEST_PARENT else _SHORT_PARENT
-    return tempfile.TemporaryDirectory(prefix="kvpilot-", dir=short, ignore_cleanup_errors=True)

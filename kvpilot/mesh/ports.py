@@ -1,4 +1,4 @@
-"""Ports of this machine: choosing free ones, and asking whether one is free."""
+"""Ports of this machine: choosing free ones, and holding one."""
 
 from __future__ import annotations
 
@@ -36,10 +36,13 @@ def free_ports(count: int, taken: frozenset[int] = frozenset()) -> list[int]:
     )
 
 
-def require_free(address: str, *, source: str, field: str, advice: str) -> None:
-    """Raises ConfigError, naming who asks for `address` and what to do, unless it can be listened on."""
+def hold(address: str, *, source: str, field: str, advice: str) -> socket.socket:
+    """Keep `address` until the socket is closed: then only who asks for SO_REUSEPORT, as Envoy does, gets it.
+
+    Raises ConfigError, naming who asks for `address` and what to do, unless it can be listened on.
+    """
     try:
-        _listen(*addresses.split(address)).close()
+        return _hold(*addresses.split(address))
     except OSError as error:
         reason = (os.strerror(error.errno) if error.errno and error.errno > 0 else str(error)).lower()
         raise ConfigError(source, field, address, f"cannot listen there ({reason}); {advice}") from error
@@ -49,6 +52,24 @@ def dialable(address: str) -> str:
     """Where to dial a server that listens on `host:port`; a wildcard is reached over loopback."""
     host, port = addresses.split(address)
     return addresses.join(_WILDCARDS.get(host, host), port)
+
+
+def _hold(host: str, port: int) -> socket.socket:
+    """A bound socket that never listens, so that no connection is ever given to it."""
+    # Only one can listen, but many can be bound while they allow quick reuse (SO_REUSEADDR, without which a
+    # port rests for a minute after its last connection). So a listener shields the change of hands.
+    with _listen(host, port) as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        held = socket.socket(listener.family)
+        try:
+            for option in (socket.SO_REUSEADDR, socket.SO_REUSEPORT):
+                held.setsockopt(socket.SOL_SOCKET, option, 1)
+            held.bind(listener.getsockname())
+            held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 0)
+        except OSError:
+            held.close()
+            raise
+    return held
 
 
 def _listen(host: str, port: int) -> socket.socket:

@@ -29,6 +29,7 @@ HEALTHY_SECONDS = 10.0  # a child that lived this long starts again at the first
 START_SECONDS = 5.0  # exit code 2 within this time of the first start means: it cannot start
 GRACE_SECONDS = 3.0  # from SIGTERM to SIGKILL
 CANNOT_START = 2
+LIVES_BEFORE_SETTLED = 3  # deaths of one child before the mesh ever served: more tries would not help
 
 _LEASH = (sys.executable, "-I", "-S", str(Path(__file__).with_name("leash.py")))
 
@@ -68,11 +69,15 @@ def describe_exit(code: int) -> str:
 
 
 class Child:
-    """One supervised program. `restarts` counts its second and later lives."""
+    """One supervised program. `restarts` counts its second and later lives.
+
+    Once `settled` it is restarted for ever; before that it is given up after `LIVES_BEFORE_SETTLED`.
+    """
 
     def __init__(self, program: Program, log: ChildLog, announce: Callable[[str], None]) -> None:
         self.name = program.name
         self.restarts = 0
+        self.settled = False
         self.failure: StartError | None = None
         self._program = program
         self._log = log
@@ -87,17 +92,25 @@ class Child:
 
     @property
     def last_line(self) -> str:
-        """The last thing it wrote in this life; empty if nothing."""
+        """What it wrote last in this life, or the exception that ended it; empty if nothing."""
         return self._log.last_line()
 
+    def said(self, text: str) -> str:
+        """The last line of this life that has `text`, from there on; empty if there is none."""
+        return self._log.find(text)
+
     async def live(self) -> None:
-        """Run it for ever; returns only if it cannot start. Cancel to end it."""
+        """Run it for ever; returns only if it cannot start or does not stay up. Cancel to end it."""
         backoff = Backoff()
         while True:
             born = time.monotonic()
             ending, final = await self._one_life(born)
             if final:
                 self.failure = StartError(_sentence(f"{self.name} cannot start", self.last_line))
+                return
+            if not self.settled and self.restarts + 1 >= LIVES_BEFORE_SETTLED:
+                what = f"{self.name} does not stay up ({LIVES_BEFORE_SETTLED} starts; it {ending})"
+                self.failure = StartError(_sentence(what, self.last_line))
                 return
             delay = backoff.after(time.monotonic() - born)
             self._announce(_sentence(f"{self.name} {ending}; restarting in {delay:g} s", self.last_line))
@@ -143,8 +156,13 @@ class Supervisor:
         self._tasks: list[asyncio.Task[None]] = []
 
     def start(self, program: Program) -> Child:
-        """Begin to run a program; it has a pid a moment later."""
-        log = ChildLog(self._logs / f"{program.name}.log")
+        """Begin to run a program; it has a pid a moment later. Raises StartError if it can have no log."""
+        try:
+            log = ChildLog(self._logs / f"{program.name}.log")
+        except OSError as error:
+            raise StartError(
+                f"{program.name}: {error.filename} cannot be opened: {error.strerror}"
+            ) from error
         self._opened.append(log)
         child = Child(program, log, self._announce)
         self.children[program.name] = child
@@ -152,10 +170,15 @@ class Supervisor:
         return child
 
     def check(self) -> None:
-        """Raises StartError if a child has said that it cannot start."""
+        """Raises StartError if a child cannot start or does not stay up."""
         for child in self.children.values():
             if child.failure is not None:
                 raise child.failure
+
+    def settle(self) -> None:
+        """All children have worked together: whatever ends one from now on, it is worth restarting."""
+        for child in self.children.values():
+            child.settled = True
 
     async def stop(self) -> None:
         """End every child: SIGTERM in reverse order, SIGKILL after `GRACE_SECONDS`. May be called again."""

@@ -21,8 +21,8 @@ def endpoint(address: str, rate: float) -> Endpoint:
 ENDPOINTS = [endpoint(FAST, 20_000), endpoint(SLOW, 5_000), endpoint(THIRD, 5_000)]
 
 
-def make_picker(seed: int = 0, settings: PickerSettings = SETTINGS) -> Picker:
-    return Picker(settings, ENDPOINTS, seed=seed)
+def make_picker(seed: int = 0) -> Picker:
+    return Picker(SETTINGS, ENDPOINTS, seed=seed)
 
 
 def request(
@@ -225,12 +225,85 @@ def test_waits_for_a_batch_slot_where_all_are_taken() -> None:
         picker.first_token(decision.id, 0.5)
     full = picker.pick(request(range(500, 501), candidates=(FAST,)), 1.0)
     assert full is not None
-    assert full.reasons[0].slot_wait == pytest.approx(256 * 0.01 / 2)
+    assert full.reasons[0].room_wait == pytest.approx(256 * 0.01 / 2)
+
+
+def test_waits_for_kv_space_where_the_prompt_does_not_fit_beside_the_running_answers() -> None:
+    picker = make_picker()
+    picker.observe(FAST, Load(at=0.0, kv_blocks_max=1000, kv_blocks_used=900, tokens_per_block=10), now=0.0)
+    decision = picker.pick(request(range(100), candidates=(FAST,)), 0.0)
+    assert decision is not None
+    missing = (6401 + 256 - 1000) / 9000  # of the space that running answers hold
+    assert decision.reasons[0].room_wait == pytest.approx(missing * 256 * 0.01)
+
+
+def test_follows_a_request_that_envoy_retried_to_the_endpoint_that_serves_it() -> None:
+    picker = make_picker()
+    decision = picker.pick(request(), 0.0)
+    assert decision is not None
+    first, second, _ = decision.endpoints
+    assert picker.running(decision.id, 0.5, endpoint=second, retried=True)
+    in_flight = {a: t.in_flight for a, t in picker.traffic(at=0.0).items()}
+    assert (in_flight[first], in_flight[second]) == (0, 1)
+    picker.first_token(decision.id, 1.0)
+    picker.finish(decision.id, 2.0, endpoint=second)
+    picker.expire(10.0)
+    assert picker.rates(at=1.0) == {}  # the time since placing was not this endpoint's alone
+    again = picker.pick(request(range(110), candidates=(second,)), 10.0)
+    assert again is not None
+    assert again.matched_tokens == 100 * TOKENS
+
+
+def test_blames_a_failed_endpoint_once_per_request_however_often_the_log_speaks_of_it() -> None:
+    picker = make_picker()
+    decision = picker.pick(request(), 0.0)
+    assert decision is not None
+    for now in (0.5, 1.0, 1.5):
+        picker.running(decision.id, now, endpoint=decision.endpoints[1], retried=True)
+    picker.finish(decision.id, 2.0, endpoint=decision.endpoints[1])
+    later = picker.pick(request(fresh(7)), 2.0)
+    assert later is not None
+    assert later.endpoints[0] == FAST  # one failure ejects nobody
+
+
+def test_takes_a_decision_back_that_nobody_heard_of() -> None:
+    picker = make_picker()
+    decision = picker.pick(request(), 0.0)
+    assert decision is not None
+    picker.cancel(decision.id, 0.1)
+    picker.cancel(decision.id, 0.1)
+    assert picker.in_flight == 0
+    assert not picker.finish(decision.id, 1.0, endpoint=FAST)
+
+
+def test_a_long_answer_stays_as_long_as_the_log_speaks_of_it() -> None:
+    picker = make_picker()
+    decision = picker.pick(request(), 0.0)
+    assert decision is not None
+    now = 0.0
+    while now < 4 * SETTINGS.silence_seconds:
+        now += SETTINGS.silence_seconds / 2
+        assert picker.running(decision.id, now)
+        assert picker.expire(now) == 0
+    assert picker.expire(now + SETTINGS.silence_seconds) == 1
+
+
+def test_an_endpoint_found_down_comes_back_with_an_empty_cache() -> None:
+    picker = make_picker()
+    warm = picker.pick(request(candidates=(SLOW,)), 0.0)
+    assert warm is not None
+    picker.finish(warm.id, 1.0, endpoint=SLOW)
+    picker.observe(SLOW, Load(at=0.0, ready=False, reason="connection refused"), now=2.0)
+    picker.observe(SLOW, Load(at=0.0), now=5.0)
+    back = picker.pick(request(candidates=(SLOW,)), 5.0)
+    assert back is not None
+    assert back.matched_tokens == 0
 
 
 def test_ignores_news_of_requests_it_never_placed() -> None:
     picker = make_picker()
     assert not picker.first_token("made-up", 1.0)
+    assert not picker.running("made-up", 1.0, endpoint=FAST)
     assert not picker.finish("made-up", 1.0, endpoint=FAST, failed=True)
     assert picker.traffic(at=1.0)[FAST].in_flight == 0
 
@@ -246,23 +319,12 @@ def test_counts_an_outcome_only_once() -> None:
 def test_gives_up_requests_nobody_reports_and_idle_sessions() -> None:
     picker = make_picker()
     picker.pick(request(session="s"), 0.0)
-    assert picker.expire(SETTINGS.request_timeout_seconds - 1) == 0
-    assert picker.expire(SETTINGS.request_timeout_seconds + 1) == 1
+    assert picker.expire(SETTINGS.silence_seconds - 1) == 0
+    assert picker.expire(SETTINGS.silence_seconds + 1) == 1
     assert picker.in_flight == 0
     assert picker.traffic(at=0.0)[FAST].in_flight == 0
     picker.expire(SETTINGS.session_ttl_seconds + 1)
-    assert not picker._sessions
-
-
-def test_remembers_a_bounded_number_of_sessions() -> None:
-    picker = make_picker(settings=replace_settings(sessions_max=10))
-    for n in range(50):
-        picker.pick(request(range(0), session=f"s{n}"), 0.0)
-    assert list(picker._sessions) == [f"s{n}" for n in range(40, 50)]
-
-
-def replace_settings(**changes: object) -> PickerSettings:
-    return SETTINGS.model_copy(update=changes)
+    assert picker._sessions.home("s") is None
 
 
 def test_knows_nothing_to_pick_among_strangers() -> None:
@@ -273,7 +335,7 @@ def test_knows_nothing_to_pick_among_strangers() -> None:
 
 
 STEP = st.tuples(
-    st.sampled_from(["pick", "first_token", "finish", "fail", "expire"]),
+    st.sampled_from(["pick", "first_token", "moved", "finish", "fail", "cancel", "expire"]),
     st.integers(0, 40),
     st.sets(st.sampled_from([FAST, SLOW, THIRD]), min_size=1),
     st.booleans(),
@@ -302,6 +364,11 @@ def test_whatever_happens_it_stays_among_the_candidates_and_owes_nothing_in_the_
             id_, address = open_picks[n % len(open_picks)]
             if action == "first_token":
                 picker.first_token(id_, float(now))
+            elif action == "moved":
+                picker.running(id_, float(now), endpoint=(FAST, SLOW, THIRD)[n % 3], retried=True)
+            elif action == "cancel":
+                open_picks.remove((id_, address))
+                picker.cancel(id_, float(now))
             else:
                 open_picks.remove((id_, address))
                 picker.finish(id_, float(now), endpoint=address, failed=action == "fail")

@@ -32,7 +32,7 @@ def ask(of: EndpointState, prompt: float = 1_000, matched: float = 0, now: float
 
 def test_an_idle_endpoint_takes_the_prompts_own_time() -> None:
     found = ask(state())
-    assert (found.prefill_wait, found.slot_wait) == (0, 0)
+    assert (found.prefill_wait, found.room_wait) == (0, 0)
     assert found.ttft == found.prefill == pytest.approx(REQUEST_OVERHEAD_SECONDS + 1_000 / RATE)
 
 
@@ -58,20 +58,20 @@ def test_running_decodes_slow_every_prefill() -> None:
 @pytest.mark.parametrize(("decodes", "turns"), [(3, 0), (4, 1), (7, 4)])
 def test_waits_for_a_batch_slot_only_where_none_is_free(decodes: int, turns: int) -> None:
     per_turn = OUTPUT_TOKENS * TPOT / 4
-    assert ask(state(decodes, slots=4)).slot_wait == pytest.approx(turns * per_turn)
+    assert ask(state(decodes, slots=4)).room_wait == pytest.approx(turns * per_turn)
 
 
 @pytest.mark.parametrize("slots", [None, 0])
 def test_an_engine_that_does_not_tell_its_slots_has_enough(slots: int | None) -> None:
-    assert ask(state(decodes=50, slots=slots)).slot_wait == 0
+    assert ask(state(decodes=50, slots=slots)).room_wait == 0
 
 
-def test_wait_and_own_time_and_slot_wait_add_up() -> None:
+def test_wait_and_own_time_and_room_wait_add_up() -> None:
     busy = state(decodes=4, slots=4)
     busy.ledger.place("one", 2_000, 0.0, observable=True)
     found = ask(busy)
-    assert min(found.prefill_wait, found.prefill, found.slot_wait) > 0
-    assert found.ttft == found.prefill_wait + found.prefill + found.slot_wait
+    assert min(found.prefill_wait, found.prefill, found.room_wait) > 0
+    assert found.ttft == found.prefill_wait + found.prefill + found.room_wait
 
 
 def test_an_overdue_prefill_never_makes_a_time_negative() -> None:

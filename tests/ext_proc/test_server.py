@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from typing import TYPE_CHECKING, Any
 
@@ -114,6 +115,28 @@ async def test_counts_a_request_that_is_given_up_half_way(served: tuple[Served, 
     assert await call.read() is grpc.aio.EOF
     assert made.count("aborted") == 1
     assert made.picker.in_flight == 0
+
+
+class LeavingEnvoy:
+    """A stream whose other side is gone when the decision is written to it."""
+
+    def __init__(self) -> None:
+        self._messages = [headers(path="/v1/chat/completions"), body(chat("hello"))]
+
+    async def read(self) -> bytes:
+        return self._messages.pop(0)
+
+    async def write(self, data: bytes) -> None:
+        if pb.ProcessingResponse.FromString(data).HasField("dynamic_metadata"):
+            raise asyncio.CancelledError
+
+
+async def test_takes_its_decision_back_where_envoy_left_before_it_came() -> None:
+    made = Served()
+    with pytest.raises(asyncio.CancelledError):
+        await made.service._process(None, LeavingEnvoy())  # type: ignore[arg-type]
+    assert made.picker.in_flight == 0
+    assert made.count("abandoned") == 1
 
 
 async def test_answers_health_checks_until_it_stops(served: tuple[Served, grpc.aio.Channel]) -> None:

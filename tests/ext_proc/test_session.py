@@ -43,3 +43,15 @@ def test_finds_the_session_in_every_documented_place_of_a_body(body: dict[str, A
 def test_cuts_ids_that_are_too_long_to_remember() -> None:
     assert len(session.from_body({"user": "u" * 9999})) == session.LENGTH_MAX
     assert len(session.from_headers({"x-session-id": "s" * 9999}, NAMES, "")) == session.LENGTH_MAX
+
+
+def test_remembers_where_the_latest_sessions_live_and_forgets_the_longest_idle() -> None:
+    table = session.SessionTable(size=3)
+    for n, name in enumerate("abca"):
+        table.remember(name, f"endpoint-{n}", float(n))
+    table.remember("d", "endpoint-9", 9.0)
+    table.remember("", "nowhere", 9.0)
+    homes = {name: table.home(name) for name in "abcd"}
+    assert homes == {"a": "endpoint-3", "b": None, "c": "endpoint-2", "d": "endpoint-9"}
+    table.expire(before=3.0)
+    assert (table.home("a"), table.home("c"), table.home("d")) == (None, None, "endpoint-9")

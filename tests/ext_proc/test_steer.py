@@ -10,7 +10,7 @@ from fleet.model import Endpoint, Fleet, Hardware, Model, Version
 from fleet.prefix import PrefixHasher
 from fleet.settings import PickerSettings
 
-SETTINGS = PickerSettings(max_body_bytes=4096)
+SETTINGS = PickerSettings(max_hashed_bytes=4096)
 
 
 def endpoint(address: str, version: str) -> Endpoint:
@@ -63,10 +63,28 @@ def test_tenants_of_one_cache_salt_share_blocks_and_others_do_not(steerer: Steer
     assert other.matched_tokens == 0
 
 
-def test_reads_no_further_than_the_configured_cap(steerer: Steerer) -> None:
-    steered = steerer.steer("llama/stable", CHAT, {}, chat("x" * 1_000_000), 0.0)
-    assert steered.decision is not None
-    assert steered.decision.reasons[0].prefill < 0.5  # 4 KiB of prompt, not a megabyte
+def test_hashes_no_further_than_the_configured_cap_and_prices_the_whole_prompt(steerer: Steerer) -> None:
+    steerer.steer("llama/canary", CHAT, {}, chat("x" * 1_000_000), 0.0)
+    again = steerer.steer("llama/canary", CHAT, {}, chat("x" * 1_000_000), 0.0).decision
+    assert again is not None
+    assert again.matched_tokens == 4096 / 4
+    assert again.reasons[0].uncached_tokens == pytest.approx((1_000_000 - 4096) / 4, rel=0.001)
+
+
+def test_prices_the_part_of_a_body_that_envoy_did_not_send(steerer: Steerer) -> None:
+    whole = chat("x" * 1_000_000)
+    headers = {"content-length": str(len(whole))}
+    steered = steerer.steer("llama/canary", CHAT, headers, whole[:100_000], 0.0).decision
+    assert steered is not None
+    assert steered.reasons[0].uncached_tokens == pytest.approx(250_000, rel=0.01)
+
+
+@pytest.mark.parametrize("length", ["", "abc", "-5", "٣٣٣٣٣٣", "9" * 500, "1"])
+def test_does_not_believe_a_content_length_that_makes_no_sense(steerer: Steerer, length: str) -> None:
+    body = chat("x" * 4000)
+    steered = steerer.steer("llama/canary", CHAT, {"content-length": length}, body, 0.0).decision
+    assert steered is not None
+    assert steered.reasons[0].uncached_tokens == pytest.approx(1000, rel=0.01)
 
 
 @pytest.mark.parametrize(

@@ -1,16 +1,19 @@
 from __future__ import annotations
 
 import copy
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import pytest
-import yaml
+from pydantic import BaseModel
 
 from fleet import settings
 from fleet.errors import ConfigError
+from fleet.settings_file import parse
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Iterator
+
+    from fleet.settings import PoolSettings
 
 GOOD: dict[str, Any] = {
     "models": [
@@ -59,7 +62,7 @@ def changed(path: str, value: object) -> dict[str, Any]:
 
 
 def test_gives_the_fleet_with_clusters_priors_and_metrics_addresses() -> None:
-    fleet = settings.parse(GOOD, "kvpilot.yaml").fleet()
+    fleet = parse(GOOD, "kvpilot.yaml").fleet()
     assert {c: [e.address for e in es] for c, es in fleet.clusters.items()} == {
         "llama/stable": ["10.0.0.1:9000", "[fd00::1]:9000"],
         "llama/canary": ["10.0.0.2:8000"],
@@ -69,62 +72,140 @@ def test_gives_the_fleet_with_clusters_priors_and_metrics_addresses() -> None:
     assert fleet.endpoints["10.0.0.1:9000"].prior.prefill > fleet.endpoints["10.0.0.2:8000"].prior.prefill
 
 
+def refusal(data: dict[str, Any]) -> str:
+    with pytest.raises(ConfigError) as caught:
+        parse(data, "f")
+    return str(caught.value)
+
+
+def first_pool(data: dict[str, Any]) -> PoolSettings:
+    return parse(data, "f").models[0].versions[0].pools[0]
+
+
+def numbers() -> Iterator[tuple[str, Any]]:
+    sections = [kind for kind in vars(settings).values() if isinstance(kind, type)]
+    for section in sections:
+        if issubclass(section, BaseModel):
+            for name, field in section.model_fields.items():
+                if {int, float} & {field.annotation, *get_args(field.annotation)}:
+                    yield f"{section.__name__}.{name}", field
+
+
+@pytest.mark.parametrize(("name", "field"), list(numbers()))
+def test_every_number_has_a_smallest_and_a_largest_value(name: str, field: Any) -> None:
+    assert any(hasattr(bound, "ge") for bound in field.metadata), name
+    assert any(hasattr(bound, "le") for bound in field.metadata), name
+
+
+@pytest.mark.parametrize("value", [float("inf"), float("nan"), 1e-12, "1e-12", 10**9])
 @pytest.mark.parametrize(
-    ("path", "value", "field", "expected"),
+    "field",
     [
-        ("models.0.versions.0.pools.0.gpu", "H100", "models.0.versions.0.pools.0.gpu", "H100-80GB"),
-        (
-            "models.0.versions.0.pools.0.endpoints",
-            ["10.0.0.1"],
-            "models.0.versions.0.pools.0.endpoints.0",
-            "host:port",
-        ),
-        ("models.0.versions.0.weight", -1, "models.0.versions.0.weight", "greater than or equal to 0"),
-        ("listen", "127.0.0.1:0", "listen", "1 to 65535"),
-        ("xds_address", "unix:xds", "xds_address", "or unix:/path"),
-        ("colour", "blue", "colour", "not permitted"),
-        ("models", [], "models", "at least 1"),
-        ("steering", "magic", "steering", "steered"),
+        "picker.session_ttl_seconds",
+        "collect.timeout_seconds",
+        "envoy.message_timeout_seconds",
+        "envoy.stream_idle_timeout_seconds",
     ],
 )
-def test_names_file_field_value_and_what_would_be_right(
-    path: str, value: object, field: str, expected: str
-) -> None:
-    with pytest.raises(ConfigError) as caught:
-        settings.parse(changed(path, value), "kvpilot.yaml")
-    text = str(caught.value)
-    assert text.startswith(f"kvpilot.yaml: {field}")
-    assert expected in text
-    assert "\n" not in text
+def test_times_are_finite_and_from_a_millisecond_to_a_day(field: str, value: object) -> None:
+    section, name = field.split(".")
+    assert refusal(changed(section, {name: value})).startswith(f"f: {field} is {value!r}: expected ")
 
 
-def test_refuses_an_address_in_two_pools() -> None:
-    with pytest.raises(ConfigError, match=r"endpoint address once, found '10.0.0.1:9000'"):
-        settings.parse(changed("models.0.versions.1.pools.0.endpoints", ["10.0.0.1:9000"]), "f")
+def test_a_silent_stream_may_live_for_ever() -> None:
+    made = parse(changed("envoy", {"stream_idle_timeout_seconds": 0}), "f")
+    assert made.envoy.stream_idle_timeout_seconds == 0
 
 
 def test_refuses_a_model_that_gets_no_traffic() -> None:
     data = changed("models.0.versions.0.weight", 0)
     data["models"][0]["versions"][1]["weight"] = 0
-    with pytest.raises(ConfigError, match="weight above 0"):
-        settings.parse(data, "f")
+    assert refusal(data) == "f: models.llama.versions: expected at least one with a weight above 0"
 
 
-@pytest.mark.parametrize("text", ["- a\n", "", "a: [1", "\x00"])
-def test_refuses_a_file_that_is_no_mapping_in_one_line(tmp_path: Path, text: str) -> None:
-    path = tmp_path / "kvpilot.yaml"
-    path.write_text(text)
-    with pytest.raises(ConfigError) as caught:
-        settings.load(path)
-    assert str(path) in str(caught.value)
-    assert "\n" not in str(caught.value)
+def test_refuses_a_name_that_is_there_twice() -> None:
+    data = changed("models.0.versions.1.name", "stable")
+    assert refusal(data) == "f: models.llama.versions.stable: expected each name once, found this one 2 times"
+    data = copy.deepcopy(GOOD)
+    data["models"] *= 2
+    assert refusal(data).startswith("f: models.llama: expected each name once")
+    data = copy.deepcopy(GOOD)
+    data["models"][0]["versions"][0]["pools"] *= 2
+    assert refusal(data).startswith("f: models.llama.versions.stable.pools.h100: expected each name once")
 
 
-def test_refuses_a_missing_file(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="cannot be read"):
-        settings.load(tmp_path / "absent.yaml")
+FIRST = "models.llama.versions.stable.pools.h100.endpoints.1"
+CANARY = "models.llama.versions.canary.pools.l4.endpoints.0"
 
 
-def test_reads_back_what_it_dumps() -> None:
-    first = settings.parse(GOOD, "f")
-    assert settings.parse(yaml.safe_load(settings.dump(first)), "f") == first
+@pytest.mark.parametrize(
+    ("more", "field", "other"),
+    [
+        ({"xds_address": "127.0.0.1:8080"}, "xds_address", "listen"),
+        ({"xds_metrics": "127.0.0.1:18001"}, "xds_metrics", "picker_address"),
+        ({"xds_metrics": "10.0.0.9:1", "picker_metrics": "10.0.0.9:1"}, "picker_metrics", "xds_metrics"),
+        ({"xds_address": "unix:/a", "picker_address": "unix:/a"}, "picker_address", "xds_address"),
+        ({"listen": "10.0.0.2:8000"}, CANARY, "listen"),
+        ({"listen": "[fd00:0::1]:9000"}, FIRST, "listen"),
+    ],
+)
+def test_names_both_fields_that_hold_the_same_address(more: dict[str, str], field: str, other: str) -> None:
+    text = refusal(GOOD | more)
+    assert text.startswith(f"f: {field} is ")
+    assert text.endswith(f": expected an address that {other} does not have")
+
+
+def test_refuses_an_endpoint_in_two_pools() -> None:
+    text = refusal(changed("models.0.versions.1.pools.0.endpoints", ["[FD00:0::1]:9000"]))
+    assert text == f"f: {CANARY} is '[fd00::1]:9000': expected an address that {FIRST} does not have"
+
+
+def test_what_envoy_resolves_may_be_a_name_and_what_it_does_not_may_not() -> None:
+    names = {"xds_address": "xds.svc:1", "picker_address": "picker.svc:1"}
+    assert parse(GOOD | names, "f").picker_address == "picker.svc:1"
+    for data in (
+        GOOD | {"listen": "localhost:80"},
+        changed("models.0.versions.0.pools.0.endpoints", ["a:80"]),
+    ):
+        assert "expected ip:port, as in 10.0.0.7:8000" in refusal(data)
+
+
+POOL = "models.0.versions.0.pools.0"
+IN_POOL = "f: models.llama.versions.stable.pools.h100"
+
+
+def test_emulated_engines_are_as_many_as_their_addresses() -> None:
+    for given in ({}, {"count": 2}):
+        emulated = first_pool(changed(f"{POOL}.emulated", given)).emulated
+        assert emulated is not None
+        assert emulated.count == 2
+    for wrong in (1, 3):
+        text = refusal(changed(f"{POOL}.emulated", {"count": wrong}))
+        assert text == f"{IN_POOL}.emulated.count is {wrong}: expected 2, as many as `endpoints`"
+
+
+def test_a_pool_is_served_by_something_and_read_in_its_own_way() -> None:
+    assert refusal(changed(f"{POOL}.endpoints", [])).startswith(f"{IN_POOL}.endpoints: expected at least one")
+    served: dict[str, Any] = {"name": "h100", "gpu": "H100-80GB", "emulated": {"count": 2}}
+    for field, value in (("engine", "trtllm-serve"), ("metrics_port", 8002)):
+        assert refusal(changed(POOL, served | {field: value})).startswith(f"{IN_POOL}.{field} is {value!r}: ")
+
+
+def test_sessions_are_named_by_headers_and_cookies_that_can_be() -> None:
+    picker = {"session_headers": ["X-Session-ID", "x_chat"], "session_cookie": ""}
+    assert parse(changed("picker", picker), "f").picker.session_headers == ("x-session-id", "x_chat")
+    wrong: Any
+    for field, wrong in (("session_headers", ["x session"]), ("session_cookie", "a=b")):
+        assert refusal(changed("picker", {field: wrong})).startswith(f"f: picker.{field}")
+
+
+def test_a_request_is_silent_only_after_four_reports_that_leave_it_out() -> None:
+    data = changed("envoy", {"log_interval_seconds": 1.0})
+    assert parse(data | {"picker": {"silence_seconds": 4}}, "f").picker.silence_seconds == 4
+    text = refusal(data | {"picker": {"silence_seconds": 3.9}})
+    assert text == "f: picker.silence_seconds is 3.9: expected at least 4, 4 x envoy.log_interval_seconds"
+
+
+def test_says_where_a_field_of_a_pool_stands() -> None:
+    made = parse(GOOD, "f")
+    assert settings.pool_field(*made.pools()[1], "gpu") == "models.llama.versions.canary.pools.l4.gpu"

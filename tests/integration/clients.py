@@ -71,8 +71,8 @@ async def ask(
 
 
 @dataclass
-class Load:
-    """Workers that ask one question after another until told to stop; every second answer is streamed."""
+class Workers:
+    """They ask one question after another until told to stop; every second answer is streamed."""
 
     url: str
     workers: int = 24

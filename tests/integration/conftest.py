@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import pytest_asyncio
 
-from fleet import settings as settings_file
+from fleet import settings_file
 from kvpilot.mesh import LocalMesh
 from tests.support import free_address
 
@@ -51,7 +51,9 @@ FLEET: dict[str, Any] = {
 async def running_mesh(data: dict[str, Any] | None = None, **changes: Any) -> AsyncIterator[LocalMesh]:
     """A mesh that is ready, on free ports; `changes` are top-level settings."""
     chosen = copy.deepcopy(data or FLEET)
-    chosen |= {"listen": free_address(), "picker_metrics": free_address(), **changes}
+    chosen |= {"listen": free_address(), "picker_metrics": free_address()}
+    chosen["picker"] = {"silence_seconds": 4}  # what nobody reports is over soon enough for a test
+    chosen |= changes
     said: list[str] = []
     made = LocalMesh(settings_file.parse(chosen, "test"), source="test", announce=said.append)
     async with made as mesh:

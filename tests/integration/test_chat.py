@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from openai import AsyncOpenAI, BadRequestError
 
+from fleet.model import Traffic
 from fleet.names import ENDPOINT_HEADER
 from tests.integration.clients import ask, client, picker_count
 from tests.integration.conftest import MODEL
@@ -116,6 +118,18 @@ async def test_a_client_cannot_choose_an_endpoint(mesh: LocalMesh, long_text: st
         for other in others:
             spoof = {"x-session-id": "spoof", "x-gateway-destination-endpoint": other}
             assert (await ask(session, long_text, headers=spoof)).endpoint == steered.endpoint
+
+
+async def test_an_answer_that_takes_longer_than_the_picker_waits_for_news_stays_in_its_ledger(
+    mesh: LocalMesh,
+) -> None:
+    async with client(mesh.url) as session, asyncio.TaskGroup() as tasks:
+        asking = tasks.create_task(ask(session, "a long story, not streamed", max_tokens=16_000))
+        await asyncio.sleep(mesh.settings.picker.silence_seconds + 1.5)
+        assert not asking.done(), "the answer was too short to tell"
+        traffic = await mesh.store.read(MODEL, Traffic)
+        assert sum(t.in_flight for t in traffic.values()) == 1
+    assert asking.result().whole
 
 
 async def test_the_picker_hears_of_every_answer(mesh: LocalMesh) -> None:

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from fleet import settings as settings_file
-from tests.integration.clients import Load, ask, client, picker_count
+from fleet import settings_file
+from fleet.model import Load, Traffic
+from tests.integration.clients import Workers, ask, client, picker_count
 from tests.integration.conftest import FLEET, MODEL, emulated, running_mesh
 from tests.support import free_address, until
 
@@ -37,8 +38,8 @@ def kill(mesh: LocalMesh, child: str, number: signal.Signals) -> None:
     os.kill(pid, number)
 
 
-async def under_load(mesh: LocalMesh, child: str, number: signal.Signals) -> Load:
-    async with Load(mesh.url) as load:
+async def under_load(mesh: LocalMesh, child: str, number: signal.Signals) -> Workers:
+    async with Workers(mesh.url) as load:
         await asyncio.sleep(CALM_SECONDS)
         before = len(load.answers)
         kill(mesh, child, number)
@@ -56,6 +57,16 @@ async def steers(mesh: LocalMesh) -> bool:
     async with client(mesh.url) as session:
         await ask(session, "are you there?")
     return await picker_count(metrics, "kvpilot_picker_requests", "steered") > before
+
+
+async def nothing_in_flight(mesh: LocalMesh) -> None:
+    """The picker's ledger is empty: whatever happened, nothing is owed for requests that are over."""
+
+    async def counted() -> bool:
+        traffic = await mesh.store.read(MODEL, Traffic)
+        return bool(traffic) and sum(t.in_flight for t in traffic.values()) == 0
+
+    await until(counted, seconds=20)
 
 
 async def restarted(mesh: LocalMesh, child: str, restarts: int) -> None:
@@ -80,6 +91,7 @@ async def test_killing_the_picker_loses_no_request_and_steering_comes_back(mesh:
     assert all(answer.whole for answer in load.answers), Counter(a.status for a in load.answers)
     await restarted(mesh, "picker", restarts)
     await until_steering(mesh)
+    await nothing_in_flight(mesh)
 
 
 async def test_freezing_the_picker_loses_no_request_and_delays_hardly_any(mesh: LocalMesh) -> None:
@@ -94,6 +106,7 @@ async def test_freezing_the_picker_loses_no_request_and_delays_hardly_any(mesh: 
     # Envoy's health check has found it by now: nobody waits for the 0.25 s message timeout any more.
     assert sorted(a.seconds for a in late)[15] < 0.2
     await until_steering(mesh)
+    await nothing_in_flight(mesh)
 
 
 async def test_killing_redis_loses_no_request(mesh: LocalMesh) -> None:
@@ -101,8 +114,30 @@ async def test_killing_redis_loses_no_request(mesh: LocalMesh) -> None:
     restarts = mesh.children["redis"].restarts
     load = await under_load(mesh, "redis", signal.SIGKILL)
     assert all(answer.whole for answer in load.answers), Counter(a.status for a in load.answers)
+    killed_at = time.time()
     await restarted(mesh, "redis", restarts)
     assert await steers(mesh)
+
+    async def all_written_again() -> bool:
+        loads = await mesh.store.read(MODEL, Load)
+        return len(loads) == len(mesh.settings.fleet().endpoints) and all(
+            load.at > killed_at for load in loads.values()
+        )
+
+    await until(all_written_again)
+    await nothing_in_flight(mesh)
+
+
+async def test_killing_envoy_leaves_no_ghosts_in_the_ledger(mesh: LocalMesh) -> None:
+    await until_steering(mesh)
+    restarts = mesh.children["envoy"].restarts
+    async with Workers(mesh.url) as load:
+        await asyncio.sleep(CALM_SECONDS)
+        kill(mesh, "envoy", signal.SIGKILL)  # and with it every request it carried, unreported
+        await restarted(mesh, "envoy", restarts)
+        await until(lambda: len(load.answers) > 0 and load.answers[-1].whole)
+    await until_steering(mesh)
+    await nothing_in_flight(mesh)
 
 
 async def test_killing_the_xds_server_loses_no_request(mesh: LocalMesh) -> None:
@@ -167,7 +202,7 @@ async def test_killing_an_endpoint_loses_no_request_that_had_not_begun_to_answer
     data["models"][0]["versions"] = [{"name": "stable", "pools": [own, emulated("h100", "H100-80GB", 2)]}]
     async with running_mesh(data) as mesh:
         await until_steering(mesh)
-        async with Load(mesh.url, workers=32) as load:
+        async with Workers(mesh.url, workers=32) as load:
             await asyncio.sleep(CALM_SECONDS)
             process.send_signal(signal.SIGKILL)
             await process.wait()

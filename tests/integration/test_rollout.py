@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from collections import Counter
 from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.integration.clients import many
+from tests.support import until
 
 if TYPE_CHECKING:
     from kvpilot.mesh import LocalMesh
@@ -23,14 +26,16 @@ async def test_ninety_to_ten_holds_within_two_points_without_sessions(mesh: Loca
 
 
 async def test_no_session_changes_version_and_the_split_holds_within_four_points(mesh: LocalMesh) -> None:
-    turns = [
-        (f"session {n} turn {turn}", {"x-session-id": f"session-{n}"})
-        for turn in range(2)
-        for n in range(2000)
-    ]
-    answers = await many(mesh.url, turns)
-    assert Counter(a.status for a in answers) == {200: 4000}
-    first, second = answers[:2000], answers[2000:]
+    def turn(number: int) -> list[tuple[str, dict[str, str]]]:
+        return [(f"session {n} turn {number}", {"x-session-id": f"session-{n}"}) for n in range(2000)]
+
+    first = await many(mesh.url, turn(1))
+    xds = mesh.children["xds"]
+    assert xds.pid is not None
+    os.kill(xds.pid, signal.SIGKILL)  # and a server that starts anew serves the same split
+    await until(lambda: xds.restarts > 0 and xds.pid is not None)
+    second = await many(mesh.url, turn(2))
+    assert Counter(a.status for a in (*first, *second)) == {200: 4000}
     assert [a.version for a in first] == [a.version for a in second]
     share = Counter(a.version.rpartition("/")[2] for a in first)["canary"] / 2000
     assert share == pytest.approx(0.10, abs=0.04)

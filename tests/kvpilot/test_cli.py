@@ -53,7 +53,7 @@ def test_a_bad_field_is_named_with_file_value_and_what_would_be_right(
     file = tmp_path / "mine.yaml"
     pool = "{name: p, gpu: H1000, endpoints: ['10.0.0.1:9000']}"
     file.write_text(f"models: [{{name: m, versions: [{{name: v, pools: [{pool}]}}]}}]\n")
-    said = (str(file), "models.0.versions.0.pools.0.gpu is 'H1000'", "expected one of A100-40GB")
+    said = (str(file), "models.m.versions.v.pools.p.gpu is 'H1000'", "expected one of A100-40GB")
     _assert_fails_in_one_line(kvpilot, "-c", str(file), said=said)
 
 
@@ -65,6 +65,10 @@ def test_a_file_that_is_not_there_is_named(kvpilot: Command) -> None:
     ("arguments", "said"),
     [
         (["up", "--port", "70000"], "'70000' is not a port from 1 to 65535"),
+        (["up", "--port", "\u0668\u0660\u0668\u0660"], "is not a port from 1 to 65535"),
+        (["up", "--seed", "0"], "--seed needs --demo"),
+        (["up", "--order", "steered,weighted,round_robin"], "--order needs --demo"),
+        (["up", "--for", "3", "--demo", "3"], "--for and --demo exclude each other"),
         (["up", "--for", "0"], "'0' is not a number of seconds above 0"),
         (["up", "--demo", "nan"], "'nan' is not a number of seconds above 0"),
         (["up", "--order", "steered,weighted"], "does not name each of round_robin, weighted, steered once"),
@@ -81,6 +85,14 @@ def test_a_wrong_option_is_one_line(
     assert err.startswith("kvpilot: command line: ")
     assert said in err
     assert err.count("\n") == 1
+
+
+def test_an_error_that_a_child_finds_names_the_file_alone(kvpilot: Command, tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    versions = "[{name: v, pools: [{name: p, gpu: L4-24GB, emulated: {}}]}]"
+    file.write_text(f"models: [{{name: m, parameters_billion: 400, versions: {versions}}}]\n")
+    said = (f"engines cannot start: sim: {file}: models.", "tensor_parallel", "expected more GPUs")
+    _assert_fails_in_one_line(kvpilot, "-c", str(file), "--port", str(free_port()), said=said)
 
 
 def test_prints_its_version(capsys: pytest.CaptureFixture[str]) -> None:

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 from pydantic import BaseModel
 
-from fleet.settings import Settings, load
+from fleet.settings import Settings
+from fleet.settings_file import load
 
 EXAMPLE = Path(__file__).parents[2] / "manifests" / "kvpilot.example.yaml"
 OWN_CHOICE = {"models", "redis_url"}

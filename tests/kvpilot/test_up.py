@@ -4,6 +4,7 @@ import json
 import signal
 import time
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -61,6 +62,42 @@ def test_a_killed_kvpilot_leaves_no_child(kvpilot: Command) -> None:
     while (left := kvpilot.running()) and time.monotonic() < deadline:
         time.sleep(0.05)
     assert left == []
+
+
+def test_two_on_one_port_started_together_are_one_that_runs_and_one_that_says_why(kvpilot: Command) -> None:
+    port = str(free_port())
+    both = [kvpilot.start("up", "--json", "--port", port, "--for", "3") for _ in range(2)]
+    said = {process.returncode: err for process in both for _, err in [process.communicate(timeout=40)]}
+    assert said.keys() == {0, 2}
+    assert said[2].startswith("kvpilot: ")
+    assert "address already in use" in said[2]
+    assert said[2].count("\n") == 1
+    assert kvpilot.files() == []
+
+
+def test_the_next_start_removes_what_a_killed_one_left(kvpilot: Command) -> None:
+    with _up(kvpilot) as process:
+        _first(process)
+        process.kill()
+        process.wait(timeout=10)
+    (left,) = kvpilot.files()
+    assert left.startswith(f"kvpilot-{process.pid}-")
+    with _up(kvpilot) as process:
+        _first(process)
+        assert left not in kvpilot.files()
+
+
+@pytest.mark.parametrize("library", ["uvloop", "pydantic_core", "aiohttp"])
+def test_ctrl_c_during_the_imports_ends_without_a_word(kvpilot: Command, library: str) -> None:
+    with _up(kvpilot) as process:
+        maps = Path(f"/proc/{process.pid}/maps")
+        while f"/{library}/" not in maps.read_text():
+            assert process.poll() is None
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=10)
+    assert (out, err) == ("", "")
+    assert process.returncode in (-signal.SIGINT, 0)
+    assert kvpilot.running() == []
 
 
 def test_ends_by_itself_after_the_time_that_was_asked_for(kvpilot: Command) -> None:

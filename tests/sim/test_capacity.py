@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from fleet import settings
+from fleet import settings_file
 from fleet.gpu import prior_rate
 from fleet.model import Hardware
 from sim.capacity import TOKENS_PER_BLOCK, capacity, kv_bytes_per_token, kv_tokens
@@ -17,7 +17,7 @@ def model(**emulated: float) -> ModelSettings:
     pool = {"name": "p", "gpu": "H100-80GB", "tensor_parallel": 4, "emulated": emulated}
     version = {"name": "v", "pools": [pool]}
     data = {"models": [{"name": "m", "parameters_billion": 32, "versions": [version]}]}
-    return settings.parse(data, source="test").models[0]
+    return settings_file.parse(data, source="test").models[0]
 
 
 @pytest.mark.parametrize(("parameters", "published"), [(8e9, 131_072), (32e9, 262_144), (70e9, 327_680)])

@@ -11,7 +11,7 @@ import openai
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from fleet import settings
+from fleet import settings_file
 from fleet.errors import ConfigError, StartError
 from sim.server import MAX_BODY_BYTES, emulated_endpoints, serving
 from tests.support import free_address, until
@@ -28,7 +28,7 @@ def fleet_of(address: str, gpu: str = "H100-80GB", **emulated: float) -> Setting
     pool = {"name": "p", "gpu": gpu, "endpoints": [address], "emulated": emulated}
     version = {"name": "v", "pools": [pool]}
     data = {"models": [{"name": "m", "parameters_billion": 32, "versions": [version]}]}
-    return settings.parse(data, source="test.yaml")
+    return settings_file.parse(data, source="test.yaml")
 
 
 @pytest.fixture
@@ -210,4 +210,4 @@ def test_settings_that_cannot_be_emulated_are_refused() -> None:
     ):
         models = [{"name": "m", "parameters_billion": 70, "versions": [{"name": "v", "pools": [pool]}]}]
         with pytest.raises(ConfigError, match=complaint):
-            emulated_endpoints(settings.parse({"models": models}, source="test.yaml"), "test.yaml")
+            emulated_endpoints(settings_file.parse({"models": models}, source="test.yaml"), "test.yaml")

@@ -15,7 +15,7 @@ import pytest
 
 from fleet.model import Rate
 from fleet.names import ENDPOINT_HEADER, FIRST_BODY_TAG, USAGE_NAMESPACE, VERSION_HEADER
-from fleet.settings import Settings, parse
+from fleet.settings_file import parse
 from fleet.store.memory import MemoryStore
 from tests.support import free_address, until
 from tests.xds_server.local_mesh import Engine, Envoy, Picker, envoy
@@ -24,6 +24,8 @@ from xds_server.app import serve
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
+
+    from fleet.settings import Settings
 
 
 @dataclass

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import aiohttp
 
 from fleet.process import main
-from fleet.settings import dump
+from fleet.settings_file import dump
 from tests.support import free_address, one_pool_settings, until
 from xds_server.app import run
 
@@ -67,10 +67,9 @@ def test_a_mistake_in_the_file_is_one_line_and_exit_code_2(
     path = config(tmp_path)
     path.write_text(path.read_text().replace("127.0.0.1:9\n", "pod:9\n", 1))
     assert main("xds_server", "", run, ["-c", str(path)]) == 2
-    where = f"xds_server: {path}: endpoints of m/v, pool p is 'pod:9': "
-    assert (
-        capsys.readouterr().err == where + "expected an IP address and port: Envoy resolves no names here\n"
-    )
+    where = f"xds_server: {path}: models.m.versions.v.pools.p.endpoints.0 is 'pod:9': "
+    expected = "expected ip:port, as in 10.0.0.7:8000; names are not looked up here\n"
+    assert capsys.readouterr().err == where + expected
 
 
 def test_a_taken_port_is_one_line_and_exit_code_2(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from envoy.config.core.v3 import health_check_pb2
@@ -9,13 +9,16 @@ from envoy.config.endpoint.v3 import endpoint_pb2
 
 from fleet.model import Load, Rate, Weight
 from fleet.outage import StoreOutage
-from fleet.settings import Settings, parse
+from fleet.settings_file import parse
 from fleet.store.memory import MemoryStore
 from tests.support import AwayStore
 from xds_server.cache import SnapshotCache
 from xds_server.metrics import XdsMetrics
 from xds_server.publisher import Publisher
 from xds_server.snapshot import CLUSTER, ENDPOINT, LISTENER, ROUTE, Snapshot
+
+if TYPE_CHECKING:
+    from fleet.settings import Settings
 
 NOW = 1_000.0
 H100, A100 = "10.0.0.1:8000", "10.0.0.2:8000"

@@ -166,6 +166,16 @@ def test_a_new_name_is_answered_even_while_a_version_is_refused() -> None:
     assert client.poll() == []
 
 
+def test_a_changed_cluster_gets_its_endpoints_even_if_the_old_one_had_refused_them() -> None:
+    client = connected(snapshot())
+    client.snapshot = snapshot(a=b"bad")
+    client.poll(acknowledge=False)
+    client.acknowledge(ENDPOINT, error="no")
+    changed = client.publish(snapshot(cluster=b"changed", a=b"bad"))
+    assert summary(changed) == [(CLUSTER, ["a", "b"]), (ENDPOINT, ["a", "b"])]
+    assert client.poll() == []
+
+
 def test_a_refused_cluster_version_is_not_sent_in_a_loop() -> None:
     client = connected(snapshot())
     client.snapshot = snapshot(cluster=b"bad")

@@ -76,7 +76,14 @@ async def test_refuses_an_address_that_is_no_redis_url() -> None:
         RedisStore("http://example.com")
 
 
-@pytest.mark.parametrize("url", ["redis://ops:s3cret@127.0.0.1:1/0", "redis://:s3cret@127.0.0.1:1/0"])
+@pytest.mark.parametrize(
+    "url",
+    [
+        "redis://ops:s3cret@127.0.0.1:1/0",
+        "redis://:s3cret@127.0.0.1:1/0",
+        "redis://127.0.0.1:1/0?password=s3cret",
+    ],
+)
 async def test_never_shows_the_password(url: str) -> None:
     store = RedisStore(url)
     with pytest.raises(StoreError, match=r"127\.0\.0\.1:1/0: Redis does not answer") as caught:

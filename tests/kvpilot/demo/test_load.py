@@ -4,7 +4,7 @@ import pytest
 
 from fleet.gpu import prior_rate
 from fleet.model import Hardware
-from fleet.settings import parse
+from fleet.settings_file import parse
 from kvpilot.demo.load import (
     MAX_REQUESTS_PER_SECOND,
     TARGET,

@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 
 from fleet.errors import StartError
-from fleet.settings import Settings, parse
+from fleet.settings_file import parse
 from kvpilot.demo.phases import Schedule, run_phase, schedule
 from kvpilot.demo.progress import PlainProgress
 from kvpilot.demo.workload import Session, Turn
@@ -18,6 +18,8 @@ from tests.kvpilot.demo.upstream import Upstream, serving
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+
+    from fleet.settings import Settings
 
 MODEL = {
     "name": "m",

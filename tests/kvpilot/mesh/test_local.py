@@ -5,6 +5,7 @@ import os
 import signal
 import socket
 import sys
+import tempfile
 from typing import TYPE_CHECKING
 
 import aiohttp
@@ -12,17 +13,34 @@ import pytest
 
 from fleet.errors import ConfigError, StartError
 from fleet.model import Load
-from fleet.settings import Settings, parse
-from kvpilot.mesh import LocalMesh, programs
+from fleet.settings_file import parse
+from kvpilot.mesh import LocalMesh, probe, programs
 from kvpilot.mesh.supervisor import Program, Supervisor
 from tests.support import free_address, until
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from fleet.settings import Settings
     from kvpilot.mesh.supervisor import Child
 
 CHAT = {"model": "tiny", "max_tokens": 2, "messages": [{"role": "user", "content": "hello"}]}
+
+# A server that listens where its settings say; xds tells of a refusal, too.
+SERVES = """
+import pathlib, re, socket, time
+text = pathlib.Path('CONFIG').read_text()
+if 'NAME' == 'engines':
+    ports = re.findall(r"- '?127.0.0.1:([0-9]+)", text)
+    servers = [socket.create_server(('127.0.0.1', int(port))) for port in ports]
+else:
+    server = socket.socket(socket.AF_UNIX)
+    server.bind(str(pathlib.Path('CONFIG').with_name('NAME.sock')))
+    server.listen()
+print('1 ERROR', pathlib.Path('CONFIG').parent.name, 'refused lds version 7: bad', flush=True)
+time.sleep(60)
+"""
+ENVOY = "import time; time.sleep(60)"
 
 
 def _settings() -> Settings:
@@ -118,6 +136,49 @@ async def test_a_child_that_does_not_listen_in_time_is_named_with_its_last_line(
         StartError, match=r"^engines does not listen on .* after 0.5 s; .*engines is thinking$"
     ):
         await mesh.__aenter__()
+
+
+async def test_configuration_that_envoy_refuses_is_told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    _programs(monkeypatch, SERVES)
+    mesh = LocalMesh(_settings(), source="test", announce=print)
+    async with mesh:
+        with pytest.raises(StartError) as caught:
+            await mesh.wait_ready()
+    said = (
+        f"xds has made configuration that Envoy does not take: {mesh.runtime.name} refused lds version 7: bad"
+    )
+    assert str(caught.value) == said
+
+
+async def test_another_servers_answer_does_not_make_it_ready(monkeypatch: pytest.MonkeyPatch) -> None:
+    _programs(monkeypatch, SERVES.replace("refused", "took"))
+    monkeypatch.setattr(programs, "envoy", lambda *_: Program("envoy", (sys.executable, "-c", ENVOY)))
+    mesh = LocalMesh(_settings(), source="test", announce=print)
+
+    async def healthy(*_: object) -> probe.Answer:
+        return probe.Answer(200, "")
+
+    monkeypatch.setattr(probe, "get", healthy)
+    async with mesh:
+        with pytest.raises(StartError, match=r"^envoy does not answer"):
+            await mesh.wait_ready(0.3)
+        await asyncio.to_thread((mesh.runtime / "admin-address").touch)
+        await mesh.wait_ready(0.3)
+
+
+async def test_a_child_that_never_stays_up_is_named_in_the_users_words(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    code = "import time\nif 'NAME' == 'xds': raise ValueError('CONFIG: odd')\ntime.sleep(60)"
+    _programs(monkeypatch, code)
+    with pytest.raises(StartError, match=r"^xds does not stay up .*: ValueError: mine.yaml: odd$"):
+        await LocalMesh(_settings(), source="mine.yaml", announce=print).__aenter__()
+
+
+async def test_no_place_for_its_files_is_a_start_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", "/nowhere")
+    with pytest.raises(StartError, match=r"files cannot be made: /nowhere/kvpilot-.*: No such file"):
+        await LocalMesh(_settings(), source="test", announce=print).__aenter__()
 
 
 async def test_every_address_that_a_server_will_listen_on_is_checked_first() -> None:

@@ -1,11 +1,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from fleet.settings import Settings, dump, load, parse
+from fleet.settings_file import dump, load, parse
 from kvpilot.cli import DEFAULT_FILE
 from kvpilot.mesh.resolve import listening, resolve
+
+if TYPE_CHECKING:
+    from fleet.settings import Settings
 
 RUNTIME = Path("/tmp/kvpilot-test")  # noqa: S108
 REDIS = "unix:///tmp/kvpilot-test/redis.sock"

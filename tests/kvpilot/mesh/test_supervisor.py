@@ -74,6 +74,32 @@ async def test_a_crash_is_told_with_its_code_and_last_line(watched: Watched) -> 
     watched.supervisor.check()
 
 
+async def test_a_child_that_keeps_dying_is_given_up_before_the_mesh_was_ready(watched: Watched) -> None:
+    child = watched.supervisor.start(_python("xds", "raise ValueError('no such thing')"))
+    await until(lambda: child.failure)
+    with pytest.raises(StartError) as caught:
+        watched.supervisor.check()
+    said = "xds does not stay up (3 starts; it exited with code 1): ValueError: no such thing"
+    assert str(caught.value) == said
+    assert len(watched.lines) == 2
+
+
+async def test_a_child_that_keeps_dying_later_is_restarted_for_ever(
+    watched: Watched, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(supervisor, "FIRST_DELAY_SECONDS", 0.01)
+    child = watched.supervisor.start(_python("xds", "raise SystemExit(1)"))
+    watched.supervisor.settle()
+    await until(lambda: child.restarts >= 4)
+    watched.supervisor.check()
+
+
+async def test_a_log_that_cannot_be_opened_is_a_start_failure(tmp_path: Path) -> None:
+    own = Supervisor(tmp_path / "nowhere", print)
+    with pytest.raises(StartError, match=r"^xds: .*xds.log cannot be opened: No such file"):
+        own.start(_python("xds", SLEEP))
+
+
 async def test_exit_code_2_at_the_first_start_is_a_start_failure(watched: Watched) -> None:
     program = _python("xds", "import sys; print('xds: bad field'); sys.exit(2)")
     child = watched.supervisor.start(program)

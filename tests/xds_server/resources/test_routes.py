@@ -4,7 +4,7 @@ from typing import Any
 
 from envoy.config.route.v3 import route_pb2
 
-from fleet.settings import parse
+from fleet.settings_file import parse
 from xds_server.resources.routes import route_configuration
 from xds_server.snapshot import CLUSTER
 

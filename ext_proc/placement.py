@@ -1,0 +1,27 @@
+"""A request that was placed and is not over: where it is, and what its end will be held against."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ext_proc.endpoint import EndpointState
+    from ext_proc.request import RoutingRequest
+    from fleet.rates import FirstToken
+
+
+@dataclass(slots=True)
+class Placement:
+    """A request under way. Times are seconds on the picker's clock, tokens of the prompt."""
+
+    request: RoutingRequest
+    state: EndpointState  # of the endpoint it is at
+    endpoints: tuple[str, ...]  # that one, and where Envoy turns next
+    placed_at: float
+    heard_at: float  # when the log last spoke of it
+    matched_tokens: float
+    uncached_tokens: float
+    learnable: bool  # its first token will tell of its own prefill alone
+    decodes: int  # running beside it when it was placed
+    first_token: FirstToken | None = None
