@@ -55,16 +55,17 @@ def tensor_parallel_efficiency(size: int) -> float:
     return _TP_EFFICIENCY[-1][1]
 
 
-def prior_rate(hardware: Hardware, parameters: float) -> Rate:
+def prior_rate(hardware: Hardware, parameters: float, speed: float = 1.0) -> Rate:
     """What `hardware` should do for a model of `parameters` weights, before anything was measured.
 
-    Raises KeyError for a GPU that the catalogue does not have (settings refuse it earlier).
+    `speed` makes emulated hardware faster. Raises KeyError for a GPU that the catalogue does not have
+    (settings refuse it earlier).
     """
     gpu = CATALOGUE[hardware.gpu]
     scale = hardware.tensor_parallel * tensor_parallel_efficiency(hardware.tensor_parallel)
     flops = gpu.bf16_tflops * 1e12 * _PREFILL_UTILIZATION * scale
     bandwidth = gpu.hbm_tb_s * 1e12 * _DECODE_UTILIZATION * scale
     return Rate(
-        prefill=flops / (_FLOP_PER_PARAMETER_AND_TOKEN * parameters),
-        tpot=BYTES_PER_PARAMETER * parameters / bandwidth,
+        prefill=speed * flops / (_FLOP_PER_PARAMETER_AND_TOKEN * parameters),
+        tpot=BYTES_PER_PARAMETER * parameters / bandwidth / speed,
     )

@@ -23,7 +23,7 @@ from pydantic import (
 from fleet import checks
 from fleet.address import join, split
 from fleet.gpu import prior_rate
-from fleet.model import Endpoint, Fleet, Hardware, Model, Version
+from fleet.model import Endpoint, Fleet, Hardware, Model, Rate, Version
 
 Steering = Literal["round_robin", "weighted", "steered"]
 """Who chooses the endpoint: Envoy with equal weights, Envoy with computed ones, or the picker."""
@@ -100,6 +100,16 @@ class PoolSettings(_Section):
             )
         return self
 
+    @property
+    def hardware(self) -> Hardware:
+        """What each endpoint runs on."""
+        return Hardware(self.gpu, self.tensor_parallel)
+
+    def prior(self, parameters_billion: float) -> Rate:
+        """What each endpoint should do for a model of that size, at the emulation's speed."""
+        speed = 1.0 if self.emulated is None else self.emulated.speed
+        return prior_rate(self.hardware, parameters_billion * 1e9, speed)
+
     def metrics_url(self, address: str) -> str:
         """Where this endpoint's Prometheus text is read."""
         if self.emulated is not None:
@@ -142,7 +152,7 @@ class PickerSettings(_Section):
         4.0, ge=0.1, le=100, description="to turn bytes into tokens without a tokenizer"
     )
     max_hashed_bytes: int = Field(
-        1 << 20,
+        8 << 20,
         ge=1024,
         le=1 << 30,
         description="prompt bytes hashed into blocks; the rest counts as unmatched",
@@ -262,10 +272,10 @@ def _version(model: ModelSettings, version: VersionSettings) -> Version:
             model=model.name,
             version=version.name,
             pool=pool.name,
-            hardware=Hardware(pool.gpu, pool.tensor_parallel),
+            hardware=pool.hardware,
             engine=pool.engine,
             metrics_url=pool.metrics_url(address),
-            prior=prior_rate(Hardware(pool.gpu, pool.tensor_parallel), model.parameters_billion * 1e9),
+            prior=pool.prior(model.parameters_billion),
         )
         for pool in version.pools
         for address in pool.endpoints

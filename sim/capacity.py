@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from fleet.gpu import BYTES_PER_PARAMETER, CATALOGUE, prior_rate
-from fleet.model import Hardware, Rate
+from fleet.gpu import BYTES_PER_PARAMETER, CATALOGUE
 
 if TYPE_CHECKING:
+    from fleet.model import Hardware, Rate
     from fleet.settings import ModelSettings, PoolSettings
 
 TOKENS_PER_BLOCK = 32
@@ -54,15 +54,11 @@ def capacity(model: ModelSettings, pool: PoolSettings) -> Capacity:
     """What each endpoint of an emulated pool is; no KV blocks where the model does not fit its GPUs."""
     if pool.emulated is None:
         raise ValueError(f"pool {pool.name} is not emulated")
-    hardware = Hardware(pool.gpu, pool.tensor_parallel)
-    parameters = model.parameters_billion * 1e9
-    prior = prior_rate(hardware, parameters)
-    speed = pool.emulated.speed
-    tokens = pool.emulated.kv_tokens or kv_tokens(hardware, parameters)
+    tokens = pool.emulated.kv_tokens or kv_tokens(pool.hardware, model.parameters_billion * 1e9)
     return Capacity(
-        rate=Rate(prefill=prior.prefill * speed, tpot=prior.tpot / speed),
+        rate=pool.prior(model.parameters_billion),
         kv_blocks=tokens // TOKENS_PER_BLOCK,
         max_requests=pool.emulated.max_requests,
         gpu_bytes=int(CATALOGUE[pool.gpu].memory_gb * 1e9 * pool.tensor_parallel),
-        overhead=PREFILL_OVERHEAD / speed,
+        overhead=PREFILL_OVERHEAD / pool.emulated.speed,
     )

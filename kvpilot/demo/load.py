@@ -11,8 +11,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from fleet.gpu import prior_rate
-from fleet.model import Hardware
 from kvpilot.demo.workload import SYSTEM_TOKENS, Session, mean_turns, plan
 
 if TYPE_CHECKING:
@@ -48,19 +46,16 @@ class Arm:
 def arms(model: ModelSettings) -> tuple[Arm, ...]:
     """The versions of `model` that take traffic, at catalogue rates times an emulated pool's speed."""
     total = sum(version.weight for version in model.versions)
-    parameters = model.parameters_billion * 1e9
     return tuple(
-        Arm(version.weight / total, tuple(r for pool in version.pools for r in _rates(pool, parameters)))
+        Arm(version.weight / total, tuple(rate for pool in version.pools for rate in _rates(model, pool)))
         for version in model.versions
         if version.weight
     )
 
 
-def _rates(pool: PoolSettings, parameters: float) -> list[float]:
-    rate = prior_rate(Hardware(pool.gpu, pool.tensor_parallel), parameters).prefill
-    if pool.emulated is None:
-        return [rate] * len(pool.endpoints)
-    return [rate * pool.emulated.speed] * (len(pool.endpoints) or pool.emulated.count)
+def _rates(model: ModelSettings, pool: PoolSettings) -> list[float]:
+    number = len(pool.endpoints) if pool.emulated is None else pool.emulated.count
+    return [pool.prior(model.parameters_billion).prefill] * number
 
 
 def uncached_tokens(session: Session, endpoints: int) -> list[float]:

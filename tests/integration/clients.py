@@ -135,3 +135,12 @@ async def picker_count(metrics_address: str, name: str, label: str) -> float:
         for line in text.splitlines()
         if line.startswith(f"{name}_total{{") and f'"{label}"' in line
     )
+
+
+async def session_on(session: aiohttp.ClientSession, version: str) -> dict[str, str]:
+    """Headers of a chat session whose requests go to `version` (`model/version`)."""
+    for n in range(200):
+        headers = {"x-session-id": f"stays-{n}"}
+        if (await ask(session, "hello", headers=headers)).version == version:
+            return headers
+    raise AssertionError(f"none of 200 sessions is on {version}")

@@ -10,7 +10,7 @@ from openai import AsyncOpenAI, BadRequestError
 
 from fleet.model import Traffic
 from fleet.names import ENDPOINT_HEADER
-from tests.integration.clients import ask, client, picker_count
+from tests.integration.clients import ask, client, picker_count, session_on
 from tests.integration.conftest import MODEL
 from tests.support import until
 
@@ -102,9 +102,10 @@ async def test_a_prompt_of_five_megabytes_is_served_and_steered(mesh: LocalMesh)
     before = await picker_count(metrics, "kvpilot_picker_requests", "steered")
     text = "five megabytes of words " * 220_000
     assert len(text) > 5_000_000
+    one_version = {"x-session-id": "five megabytes"}
     async with client(mesh.url) as session:
-        first = await ask(session, text)
-        again = await ask(session, text)
+        first = await ask(session, text, headers=one_version)
+        again = await ask(session, text, headers=one_version)
     assert (first.status, again.status) == (200, 200)
     assert again.endpoint == first.endpoint
     assert again.cached_tokens > 1_000_000
@@ -124,7 +125,8 @@ async def test_an_answer_that_takes_longer_than_the_picker_waits_for_news_stays_
     mesh: LocalMesh,
 ) -> None:
     async with client(mesh.url) as session, asyncio.TaskGroup() as tasks:
-        asking = tasks.create_task(ask(session, "a long story, not streamed", max_tokens=16_000))
+        canary = await session_on(session, f"{MODEL}/canary")  # the slowest hardware
+        asking = tasks.create_task(ask(session, "a long story", headers=canary, max_tokens=8000))
         await asyncio.sleep(mesh.settings.picker.silence_seconds + 1.5)
         assert not asking.done(), "the answer was too short to tell"
         traffic = await mesh.store.read(MODEL, Traffic)

@@ -15,15 +15,13 @@ import pytest
 
 from fleet import settings_file
 from fleet.model import Load, Traffic
-from tests.integration.clients import Workers, ask, client, picker_count
+from tests.integration.clients import Workers, ask, client, picker_count, session_on
 from tests.integration.conftest import FLEET, MODEL, emulated, running_mesh
 from tests.support import free_address, until
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
-
-    import aiohttp
 
     from kvpilot.mesh import LocalMesh
 
@@ -147,15 +145,6 @@ async def test_killing_the_xds_server_loses_no_request(mesh: LocalMesh) -> None:
     await restarted(mesh, "xds", restarts)
 
 
-async def stable_session(session: aiohttp.ClientSession) -> dict[str, str]:
-    """Headers of a session whose requests go to the stable version, as nine in ten do."""
-    for n in range(50):
-        headers = {"x-session-id": f"stays-{n}"}
-        if (await ask(session, "hello", headers=headers)).version == f"{MODEL}/stable":
-            return headers
-    raise AssertionError("none of 50 sessions is on the stable version")
-
-
 async def test_a_client_cannot_choose_an_endpoint_while_the_picker_is_away(mesh: LocalMesh) -> None:
     await until_steering(mesh)
     clusters = mesh.settings.fleet().clusters
@@ -164,7 +153,7 @@ async def test_a_client_cannot_choose_an_endpoint_while_the_picker_is_away(mesh:
     try:
         await asyncio.sleep(0.6)  # Envoy's health check finds it frozen
         async with client(mesh.url) as session:
-            plain = await stable_session(session)
+            plain = await session_on(session, f"{MODEL}/stable")
             for chosen in (canary[0], stable[0]):
                 headers = {**plain, "x-gateway-destination-endpoint": chosen}
                 served = {(await ask(session, f"hello {n}", headers=headers)).endpoint for n in range(12)}
