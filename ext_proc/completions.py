@@ -13,7 +13,6 @@ from fleet import address as addresses
 from fleet.names import (
     CACHED_TOKENS_KEY,
     COMPLETION_TOKENS_KEY,
-    ENDPOINT_FAILURE_CODES,
     FIRST_BODY_TAG,
     PICK_ID_KEY,
     PICK_NAMESPACE,
@@ -35,7 +34,12 @@ _FAILURE_FLAGS = (
     "upstream_connection_termination",
     "upstream_retry_limit_exceeded",
     "upstream_protocol_error",
+    "stream_idle_timeout",
 )
+_CLIENT_LEFT_FLAGS = ("downstream_connection_termination", "downstream_remote_reset")
+
+SERVER_ERROR = 500
+"""From here on a status code speaks of the endpoint; the picker leaves out one that keeps saying so."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +55,10 @@ class LogEntry:
     first_token: float | None = None
     attempts: int = 1
     endpoint: str = ""
-    failed: bool = False
+    ok: bool = False  # the status is a success
+    failed: bool = False  # and it was the endpoint's doing
+    cut: bool = False  # the client left before the end
+    decode_seconds: float | None = None  # from the first body byte to the last
     output_tokens: int | None = None
     prompt_tokens: int | None = None
     cached_tokens: int | None = None
@@ -74,8 +81,9 @@ def apply(entry: LogEntry, picker: Picker, now: float) -> bool:
     placed_at = picker.placed_at(entry.pick_id)
     if placed_at is None:
         return False
-    picker.running(entry.pick_id, now, endpoint=entry.endpoint, retried=entry.attempts > 1)
-    if entry.first_token is not None:
+    picker.running(entry.pick_id, now, endpoint=entry.endpoint, attempts=entry.attempts)
+    # The first byte of an error page says nothing about a prefill.
+    if entry.first_token is not None and entry.ok:
         picker.first_token(entry.pick_id, min(now, placed_at + entry.first_token))
     if entry.over:
         picker.finish(
@@ -83,6 +91,8 @@ def apply(entry: LogEntry, picker: Picker, now: float) -> bool:
             now,
             endpoint=entry.endpoint,
             failed=entry.failed,
+            answered=entry.ok and not entry.cut,
+            decode_seconds=entry.decode_seconds,
             output_tokens=entry.output_tokens,
             prompt_tokens=entry.prompt_tokens,
             cached_tokens=entry.cached_tokens,
@@ -105,7 +115,10 @@ def _entry(entry: pb.HTTPAccessLogEntry) -> LogEntry | None:
         first_token=_first_token(common),
         attempts=common.upstream_request_attempt_count,
         endpoint=_address(common.upstream_remote_address),
+        ok=200 <= entry.response.response_code.value < 300,
         failed=_failed(entry),
+        cut=any(getattr(common.response_flags, flag) for flag in _CLIENT_LEFT_FLAGS),
+        decode_seconds=_decode_seconds(common),
         output_tokens=usage.get(COMPLETION_TOKENS_KEY),
         prompt_tokens=usage.get(PROMPT_TOKENS_KEY),
         cached_tokens=usage.get(CACHED_TOKENS_KEY),
@@ -129,8 +142,17 @@ def _first_token(common: pb.AccessLogCommon) -> float | None:
     return max(0.0, milliseconds / 1e3 - sent)
 
 
+def _decode_seconds(common: pb.AccessLogCommon) -> float | None:
+    try:
+        first = float(common.custom_tags.get(FIRST_BODY_TAG, "-")) / 1e3
+    except ValueError:
+        return None
+    last: float = common.time_to_last_upstream_rx_byte.ToNanoseconds() / 1e9
+    return last - first if last > first else None
+
+
 def _failed(entry: pb.HTTPAccessLogEntry) -> bool:
-    if entry.response.response_code.value in ENDPOINT_FAILURE_CODES:
+    if entry.response.response_code.value >= SERVER_ERROR:
         return True
     flags = entry.common_properties.response_flags
     return any(getattr(flags, flag) for flag in _FAILURE_FLAGS)

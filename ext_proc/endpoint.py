@@ -13,11 +13,24 @@ from fleet.rates import RateLearner
 if TYPE_CHECKING:
     from fleet.model import Endpoint, Load
 
+TRUST_SHARE = 0.1
+"""What one answer counts for in how far an endpoint's matches are believed: a memory of about ten."""
+
 
 class EndpointState:
     """One endpoint's ledger, learned rate, health and last scrape. Clocks are the picker's own."""
 
-    __slots__ = ("_load_at", "_stale_after", "endpoint", "health", "ledger", "load", "rates", "traffic")
+    __slots__ = (
+        "_load_at",
+        "_stale_after",
+        "endpoint",
+        "health",
+        "ledger",
+        "load",
+        "rates",
+        "traffic",
+        "trust",
+    )
 
     def __init__(self, endpoint: Endpoint, news_delay: float, stale_after: float) -> None:
         """In seconds: first tokens are heard of within `news_delay`, scrapes count for `stale_after`."""
@@ -27,6 +40,7 @@ class EndpointState:
         self.health = Health()
         self.traffic = RecentTraffic()
         self.load: Load | None = None
+        self.trust = 1.0  # share of the matches predicted here that the engine confirmed, 0..1
         self._load_at = float("-inf")
         self._stale_after = stale_after
 
@@ -37,8 +51,17 @@ class EndpointState:
 
     def usable(self, now: float) -> bool:
         """Whether a pick may go there: not ejected, and not lately found down by the collector."""
-        down = self.load is not None and not self.load.ready and now - self._load_at <= self._stale_after
-        return not down and self.health.usable(now)
+        load = self.fresh_load(now)
+        return (load is None or load.ready) and self.health.usable(now)
+
+    def fresh_load(self, now: float) -> Load | None:
+        """The last scrape, unless it is too old to say anything about `now`."""
+        return self.load if now - self._load_at <= self._stale_after else None
+
+    def confirm_match(self, predicted: float, cached: float) -> None:
+        """The engine said how many prompt tokens were `cached` where so many were `predicted`."""
+        if predicted > 0:
+            self.trust += TRUST_SHARE * (min(1.0, cached / predicted) - self.trust)
 
     def record(self, at: float) -> Traffic:
         """What the picker saw lately, as a record of Unix time `at`."""

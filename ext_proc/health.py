@@ -28,6 +28,7 @@ class Health:
     ejected_until: float = 0.0
     ejection_seconds: float = FIRST_EJECTION_SECONDS
     probe_until: float = 0.0
+    failed_at: float = float("-inf")  # the last time
 
     @property
     def ejected(self) -> bool:
@@ -46,6 +47,7 @@ class Health:
     def failed(self, now: float) -> bool:
         """A request failed there. True if that ejects it just now."""
         self.failures += 1
+        self.failed_at = now
         if not self.ejected:
             return False
         first = self.failures == FAILURES_TO_EJECT
@@ -55,8 +57,10 @@ class Health:
         self.probe_until = 0.0
         return first
 
-    def succeeded(self) -> None:
-        """A request was answered there."""
+    def succeeded(self, placed_at: float) -> None:
+        """A request that went there at `placed_at` is answered; one from before a failure proves nothing."""
+        if placed_at < self.failed_at:
+            return
         self.failures = 0
         self.probe_until = 0.0
         self.ejection_seconds = FIRST_EJECTION_SECONDS

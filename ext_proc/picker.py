@@ -94,8 +94,8 @@ class Picker:
         placement = self._placements.get(id_)
         return None if placement is None else placement.placed_at
 
-    def running(self, id_: str, now: float, *, endpoint: str = "", retried: bool = False) -> bool:
-        """The log speaks of the request: it is at `endpoint` ('' where it does not say), maybe not at first.
+    def running(self, id_: str, now: float, *, endpoint: str = "", attempts: int = 1) -> bool:
+        """The log speaks of the request: it is at `endpoint` ('' where it does not say), in that attempt.
 
         False if no such request is outstanding.
         """
@@ -103,15 +103,16 @@ class Picker:
         if placement is None:
             return False
         placement.heard_at = now
-        placement.learnable &= not retried
-        self._follow(id_, placement, endpoint, now)
+        placement.learnable &= attempts <= 1
+        self._follow(id_, placement, endpoint, attempts, now)
         return True
 
     def cancel(self, id_: str, now: float) -> None:
         """Nobody heard of the decision: the request will not come."""
         placement = self._placements.pop(id_, None)
         if placement is not None:
-            placement.state.ledger.release(id_, now)
+            self._release(id_, placement, now)
+            self._disbelieve(placement)
 
     def first_token(self, id_: str, at: float) -> bool:
         """The request's first token came at `at`. False if no such request is outstanding."""
@@ -122,8 +123,9 @@ class Picker:
         if placement.first_token is None and placement.request.streamed:
             state = placement.state
             state.ledger.first_token(id_, at)
+            state.health.succeeded(placement.placed_at)
             placement.first_token = FirstToken(
-                at, placement.placed_at, placement.uncached_tokens, placement.decodes, placement.learnable
+                at, placement.placed_at, placement.decodes, placement.learnable
             )
             state.rates.observe(placement.first_token)
             state.traffic.first_token(at - placement.placed_at)
@@ -136,27 +138,32 @@ class Picker:
         *,
         endpoint: str = "",
         failed: bool = False,
+        answered: bool = True,
+        decode_seconds: float | None = None,
         output_tokens: int | None = None,
         prompt_tokens: int | None = None,
         cached_tokens: int | None = None,
     ) -> bool:
         """The request is over; `endpoint` served it, or failed to ('' where nobody did).
 
-        Token counts are the engine's own, where it told. False if no such request is outstanding: then
-        nothing is believed of it.
+        Neither failed nor `answered`: the client left, or the engine refused the request; that says nothing
+        of the endpoint. Token counts are the engine's own, where it told, `decode_seconds` the time from
+        first to last token. False if no such request is outstanding: then nothing is believed of it.
         """
         placement = self._placements.pop(id_, None)
         if placement is None:
             return False
-        self._follow(id_, placement, endpoint, now)
-        placement.state.ledger.release(id_, now)
+        self._follow(id_, placement, endpoint, 1, now)
+        self._release(id_, placement, now)
         if failed:
             self._failed(endpoint, now)
-        elif endpoint in self._endpoints:
-            matched = placement.matched_tokens
-            if cached_tokens is not None and prompt_tokens:
-                matched = min(1.0, cached_tokens / prompt_tokens) * placement.request.prompt_tokens
-            self._learn(placement, matched, output_tokens, now)
+        if failed or (not answered and placement.first_token is None):
+            self._disbelieve(placement)
+        elif answered and endpoint in self._endpoints:
+            placement.state.health.succeeded(placement.placed_at)
+            self._learn(placement, _cached(placement, prompt_tokens, cached_tokens))
+            if decode_seconds is not None and output_tokens:
+                placement.state.rates.observe_decode(decode_seconds, output_tokens - 1)
         return True
 
     def observe(self, address: str, load: Load, now: float) -> None:
@@ -203,11 +210,7 @@ class Picker:
         predictions = []
         for state in states:
             state.rates.settle(now)
-            # The last token is always computed: an engine needs its logits to answer at all.
-            tokens = min(
-                matched.get(state.endpoint.address, 0) * request.tokens_per_block,
-                max(0.0, request.prompt_tokens - 1),
-            )
+            tokens = _matched_tokens(request, matched.get(state.endpoint.address, 0)) * state.trust
             predictions.append(
                 predict(state, request.prompt_tokens, tokens, request.expected_output_tokens, now)
             )
@@ -240,47 +243,69 @@ class Picker:
             uncached_tokens=best.uncached_tokens,
             learnable=learnable,
             decodes=len(state.ledger.decodes),
+            inserted=self._index.insert(best.address, request.blocks),
         )
         state.ledger.place(id_, best.uncached_tokens, now, observable=request.streamed)
         state.health.picked(now)
-        self._index.insert(best.address, request.blocks)
         self._sessions.remember(request.session, best.address, now)
 
-    def _follow(self, id_: str, placement: Placement, endpoint: str, now: float) -> None:
-        """Envoy walks the list in order: if it is at another endpoint now, those before that one failed."""
+    def _follow(self, id_: str, placement: Placement, endpoint: str, attempts: int, now: float) -> None:
+        """If Envoy is at another endpoint now, move there; those that it stepped over have failed.
+
+        Envoy walks the list in order and then turns to its own balancer; in a first attempt it does so only
+        where it did not take the list at all, and then nobody failed.
+        """
         state = self._endpoints.get(endpoint)
         if state is None or state is placement.state:
             return
         listed = placement.endpoints
-        if endpoint in listed:
-            for address in listed[: listed.index(endpoint)]:
-                self._failed(address, now)
-            listed = listed[listed.index(endpoint) + 1 :]
+        stepped_over = listed.index(endpoint) if endpoint in listed else attempts - 1
+        for address in listed[:stepped_over]:
+            self._failed(address, now)
+        self._release(id_, placement, now)
+        self._disbelieve(placement)
         request = placement.request
-        matched = self._index.match(request.blocks, (endpoint,)).get(endpoint, 0) * request.tokens_per_block
-        placement.state.ledger.release(id_, now)
-        placement.state, placement.endpoints, placement.learnable = state, (endpoint, *listed), False
-        placement.matched_tokens = min(matched, max(0.0, request.prompt_tokens - 1))
+        placement.state, placement.learnable = state, False
+        placement.endpoints = (endpoint, *(a for a in listed[stepped_over:] if a != endpoint))
+        held = self._index.match(request.blocks, (endpoint,)).get(endpoint, 0)
+        placement.matched_tokens = _matched_tokens(request, held) * state.trust
         placement.uncached_tokens = request.prompt_tokens - placement.matched_tokens
         state.ledger.place(id_, placement.uncached_tokens, now, observable=request.streamed)
-        self._index.insert(endpoint, request.blocks)
+        placement.inserted = self._index.insert(endpoint, request.blocks)
         self._sessions.remember(request.session, endpoint, now)
+
+    def _release(self, id_: str, placement: Placement, now: float) -> None:
+        """The request owes its endpoint nothing more. If it never began to answer, nobody knows how long the
+        endpoint was busy with it, so those behind it teach nothing."""
+        ledger = placement.state.ledger
+        if id_ in ledger.prefills:
+            for waiting in ledger.prefills:
+                self._unlearnable(waiting)
+        ledger.release(id_, now)
+
+    def _unlearnable(self, id_: str) -> None:
+        if id_ in self._placements:
+            self._placements[id_].learnable = False
+
+    def _disbelieve(self, placement: Placement) -> None:
+        """The request's prompt was not computed after all."""
+        self._index.remove(placement.state.endpoint.address, placement.inserted)
+        placement.inserted = []
 
     def _failed(self, address: str, now: float) -> None:
         state = self._endpoints.get(address)
         if state is not None and state.health.failed(now):
             self._index.clear(address)  # a pod that went away comes back with an empty cache
 
-    def _learn(self, placement: Placement, matched: float, output_tokens: int | None, now: float) -> None:
-        """The request was answered, `matched` of its prompt tokens having been cached."""
-        state, first_token = placement.state, placement.first_token
-        state.health.succeeded()
-        state.traffic.answered(placement.request.prompt_tokens, matched)
-        if first_token is None:
-            return
-        first_token.tokens = max(0.0, placement.request.prompt_tokens - matched)
-        if output_tokens:
-            state.rates.observe_decode(now - first_token.at, output_tokens - 1)
+    def _learn(self, placement: Placement, cached: float | None) -> None:
+        """The request was answered, `cached` of its prompt tokens from the cache; None where nobody knows."""
+        state, prompt_tokens = placement.state, placement.request.prompt_tokens
+        if cached is not None:
+            state.confirm_match(placement.matched_tokens, cached)
+        matched = placement.matched_tokens if cached is None else cached
+        state.traffic.answered(prompt_tokens, matched)
+        if placement.first_token is not None:
+            state.rates.confirm(placement.first_token, max(0.0, prompt_tokens - matched))
 
     def _next_id(self) -> str:
         """Unguessable without the seed, the same for the same seed."""
@@ -288,3 +313,15 @@ class Picker:
         return hashlib.blake2b(
             self._picks.to_bytes(8, "little"), key=self._id_key, digest_size=16
         ).hexdigest()
+
+
+def _matched_tokens(request: RoutingRequest, blocks: int) -> float:
+    """Tokens of so many matched blocks; the prompt's last one is always computed, to answer at all."""
+    return min(blocks * request.tokens_per_block, max(0.0, request.prompt_tokens - 1))
+
+
+def _cached(placement: Placement, prompt_tokens: int | None, cached_tokens: int | None) -> float | None:
+    """The engine's count of cached tokens in our own measure of the prompt; None where it did not tell."""
+    if cached_tokens is None or not prompt_tokens:
+        return None
+    return min(1.0, cached_tokens / prompt_tokens) * placement.request.prompt_tokens

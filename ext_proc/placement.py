@@ -24,4 +24,5 @@ class Placement:
     uncached_tokens: float
     learnable: bool  # its first token will tell of its own prefill alone
     decodes: int  # running beside it when it was placed
+    inserted: list[int]  # blocks believed to be there only because of it
     first_token: FirstToken | None = None

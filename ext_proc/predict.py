@@ -32,12 +32,12 @@ def predict(
     uncached = prompt_tokens - matched_tokens
     wait = state.ledger.wait_seconds(now, rate)
     own = state.ledger.service_seconds(uncached, rate)
-    room_wait = _room_wait(state, prompt_tokens, output_tokens)
+    room_wait = _room_wait(state, prompt_tokens, output_tokens, now)
     ttft = wait + own + room_wait
     return Prediction(state.endpoint.address, matched_tokens, uncached, wait, own, room_wait, rate, ttft)
 
 
-def _room_wait(state: EndpointState, prompt_tokens: float, output_tokens: int) -> float:
+def _room_wait(state: EndpointState, prompt_tokens: float, output_tokens: int, now: float) -> float:
     """Until enough running answers have ended: one of n ends every n-th part of an answer's time.
 
     The share of them that must end is the larger of what is missing in batch slots and in KV space.
@@ -48,7 +48,7 @@ def _room_wait(state: EndpointState, prompt_tokens: float, output_tokens: int) -
     missing = 0.0
     if load.max_requests:
         missing = (state.ledger.in_flight - load.max_requests + 1) / load.max_requests
-    if load.kv_blocks_used:
+    if load.kv_blocks_used and state.fresh_load(now) is load:
         used = load.kv_blocks_used * load.tokens_per_block
         needed = prompt_tokens + output_tokens - (load.kv_tokens - used)
         missing = max(missing, min(1.0, needed / used))

@@ -44,8 +44,12 @@ class PrefixIndex:
             _record(matched, bits, alive, len(blocks))
         return matched
 
-    def insert(self, address: str, blocks: Sequence[int]) -> None:
-        """Believe that `address` now holds `blocks`, most recently used; the oldest make room."""
+    def insert(self, address: str, blocks: Sequence[int]) -> list[int]:
+        """Believe that `address` now holds `blocks`, most recently used; the oldest make room.
+
+        Returns those that were not believed to be there before.
+        """
+        new = []
         held = self._held[address]
         bit = self._bit[address]
         holders = self._holders
@@ -56,7 +60,17 @@ class PrefixIndex:
             else:
                 held[block] = None
                 holders[block] = holders.get(block, 0) | bit
+                new.append(block)
         self._evict(address)
+        return new
+
+    def remove(self, address: str, blocks: Sequence[int]) -> None:
+        """Believe no longer that `address` holds `blocks`."""
+        held = self._held[address]
+        for block in blocks:
+            if block in held:
+                del held[block]
+                self._drop_holder(address, block)
 
     def resize(self, address: str, capacity: int) -> None:
         """The endpoint's KV cache holds `capacity` of our blocks."""

@@ -32,13 +32,14 @@ OUTLIER_FACTOR = 8.0
 
 @dataclass(order=True, slots=True)
 class FirstToken:
-    """One prefill that ended. `tokens` (those without a match) may be corrected until it is learned from."""
+    """One prefill that ended at `at`; learned from once it is known how much work it was."""
 
     at: float
     placed_at: float = field(compare=False)
-    tokens: float = field(compare=False)
     decodes: int = field(compare=False, default=0)
-    learnable: bool = field(compare=False, default=True)  # nothing unreported was ahead of it
+    learnable: bool = field(compare=False, default=True)  # what was ahead of it is known, too
+    tokens: float | None = field(compare=False, default=None)  # without a match; None until confirmed
+    busy: float | None = field(compare=False, default=None)  # seconds it took; None until settled
 
 
 class RateLearner:
@@ -62,27 +63,38 @@ class RateLearner:
     def observe_decode(self, seconds: float, tokens: float) -> None:
         """An answer's `tokens` after its first one took so many seconds."""
         if tokens >= 1 and seconds > 0:
-            self.tpot += TPOT_SHARE * (seconds / tokens - self.tpot)
+            self.tpot += TPOT_SHARE * (_bounded(seconds / tokens, self.tpot) - self.tpot)
 
     def observe(self, first_token: FirstToken) -> None:
-        """A first token was reported; it is learned from once all before it must have been, too."""
+        """A first token was reported."""
         heapq.heappush(self._heap, first_token)
 
-    def settle(self, now: float) -> None:
-        """Learn from every first token old enough that none before it is still unreported."""
-        while self._heap and self._heap[0].at <= now - self._news_delay:
-            self._learn(heapq.heappop(self._heap))
+    def confirm(self, first_token: FirstToken, tokens: float) -> None:
+        """The answer is over: its prefill was the work of so many `tokens`, as far as anybody knows."""
+        first_token.tokens = tokens
+        if first_token.busy is not None:
+            self._learn(first_token, tokens, first_token.busy)
 
-    def _learn(self, first_token: FirstToken) -> None:
-        began = max(first_token.placed_at, self._last_at)
-        self._last_at = max(self._last_at, first_token.at)
-        if not first_token.learnable or first_token.tokens < LEAST_TOKENS:
+    def settle(self, now: float) -> None:
+        """Work out how long each prefill took, once none before it can still be unreported."""
+        while self._heap and self._heap[0].at <= now - self._news_delay:
+            first_token = heapq.heappop(self._heap)
+            began = max(first_token.placed_at, self._last_at)
+            self._last_at = max(self._last_at, first_token.at)
+            first_token.busy = first_token.at - began
+            if first_token.tokens is not None:
+                self._learn(first_token, first_token.tokens, first_token.busy)
+
+    def _learn(self, first_token: FirstToken, tokens: float, busy: float) -> None:
+        if not first_token.learnable or tokens < LEAST_TOKENS:
             return
-        work = first_token.tokens * (1 + SLOWDOWN_PER_DECODE * first_token.decodes)
-        expected = work / self.prefill
-        time = first_token.at - began - REQUEST_OVERHEAD_SECONDS
-        time = min(max(time, expected / OUTLIER_FACTOR), expected * OUTLIER_FACTOR)
+        work = tokens * (1 + SLOWDOWN_PER_DECODE * first_token.decodes)
+        time = _bounded(busy - REQUEST_OVERHEAD_SECONDS, work / self.prefill)
         self._work = DECAY * self._work + work
         self._time = DECAY * self._time + time
         self.prefill = self._work / self._time
         self.observations += 1
+
+
+def _bounded(value: float, expected: float) -> float:
+    return min(max(value, expected / OUTLIER_FACTOR), expected * OUTLIER_FACTOR)

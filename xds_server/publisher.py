@@ -22,6 +22,10 @@ if TYPE_CHECKING:
     from xds_server.cache import SnapshotCache
 
 
+RATE_STALE_SECONDS = 3600.0
+"""What was learned longer ago may have been another machine behind the same address."""
+
+
 class Publisher:
     """Weighs the endpoints once per interval and publishes what changed. The store may be away."""
 
@@ -71,7 +75,8 @@ class Publisher:
     async def tick(self, now: float) -> None:
         """Read what was learned, weigh, publish, and keep the weights; `now` is Unix seconds."""
         with self._outage.tolerated():
-            self._rates.update(await read_fleet(self._store, self._fleet, Rate))
+            stored = await read_fleet(self._store, self._fleet, Rate)
+            self._rates = {a: rate for a, rate in stored.items() if now - rate.at <= RATE_STALE_SECONDS}
         self._publish(now)
         await self._save(now)
 

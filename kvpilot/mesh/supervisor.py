@@ -113,7 +113,9 @@ class Child:
                 self.failure = StartError(_sentence(what, self.last_line))
                 return
             delay = backoff.after(time.monotonic() - born)
-            self._announce(_sentence(f"{self.name} {ending}; restarting in {delay:g} s", self.last_line))
+            # Who was killed from outside said nothing about it: its last line would pass for the reason.
+            reason = self.last_line if ending.startswith("exited") else ""
+            self._announce(_sentence(f"{self.name} {ending}; restarting in {delay:g} s", reason))
             await asyncio.sleep(delay)
             self.restarts += 1
 

@@ -31,7 +31,7 @@ def test_reads_an_answer_that_is_over_with_its_usage() -> None:
         first_token=found.first_token,
         attempts=1,
         endpoint=ADDRESS,
-        failed=False,
+        ok=True,
         output_tokens=12,
         prompt_tokens=100,
         cached_tokens=64,
@@ -49,7 +49,9 @@ def test_a_first_token_that_has_not_come_is_none(tag: str) -> None:
     assert found.first_token is None
 
 
-@pytest.mark.parametrize(("code", "failed"), [(200, False), (400, False), (429, False), (503, True)])
+@pytest.mark.parametrize(
+    ("code", "failed"), [(200, False), (400, False), (429, False), (500, True), (503, True)]
+)
 def test_tells_failures_of_the_endpoint_from_those_of_the_request(code: int, failed: bool) -> None:
     (found,) = read(entry(code=code))
     assert found.failed is failed
@@ -59,7 +61,14 @@ def test_a_broken_answer_is_a_failure_and_a_client_that_left_is_none() -> None:
     broken, left = entry(), entry()
     broken.common_properties.response_flags.upstream_connection_termination = True
     left.common_properties.response_flags.downstream_connection_termination = True
-    assert [e.failed for e in read(broken, left)] == [True, False]
+    assert [(e.failed, e.cut) for e in read(broken, left)] == [(True, False), (False, True)]
+
+
+def test_measures_decoding_from_the_first_body_byte_to_the_last_whatever_the_log_is_late() -> None:
+    made = entry(first_body_ms="350")
+    made.common_properties.time_to_last_upstream_rx_byte.FromMilliseconds(2350)
+    assert read(made)[0].decode_seconds == pytest.approx(2.0)
+    assert read(entry(first_body_ms="350"))[0].decode_seconds is None
 
 
 def test_passes_over_entries_that_name_no_pick() -> None:
@@ -112,3 +121,24 @@ def test_a_retried_request_teaches_no_rate() -> None:
     assert completions.apply(found, picker, 102.0)
     picker.expire(110.0)
     assert picker.rates(at=1.0) == {}
+
+
+@pytest.mark.parametrize("code", [400, 404, 429, 500, 503])
+def test_error_pages_that_come_at_once_never_make_an_endpoint_look_fast(code: int) -> None:
+    picker = Picker(PickerSettings(), [Endpoint(ADDRESS, "m", "v", "p", Hardware("H100-80GB"))])
+    for n in range(50):
+        decision = picker.pick(RoutingRequest((ADDRESS,), 10_000, range(n * 200, n * 200 + 150), 64), n + 0.0)
+        assert decision is not None
+        (found,) = read(entry(decision.id, code=code, first_body_ms="1"))
+        assert completions.apply(found, picker, n + 0.1)
+        picker.expire(n + 0.95)
+    assert picker.in_flight == 0
+    assert picker.rates(at=1.0) == {}
+    assert picker.traffic(at=1.0)[ADDRESS].ttft_p50 is None
+
+
+def test_a_first_token_is_never_later_than_the_news_of_it() -> None:
+    picker = Picker(PickerSettings(), [Endpoint(ADDRESS, "m", "v", "p", Hardware("H100-80GB"))])
+    (found,) = read(entry(make_pick(picker).id, over=False, first_body_ms="9000000"))
+    completions.apply(found, picker, 102.0)
+    assert picker.traffic(at=1.0)[ADDRESS].ttft_p50 == pytest.approx(2.0)

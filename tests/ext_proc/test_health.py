@@ -14,7 +14,7 @@ def test_one_failure_is_forgiven_and_two_in_a_row_eject() -> None:
     health = Health()
     health.failed(1.0)
     assert health.usable(1.0)
-    health.succeeded()
+    health.succeeded(placed_at=1.5)
     health.failed(1.0)
     assert health.usable(1.0)
     health.failed(1.0)
@@ -34,7 +34,7 @@ def test_lets_one_probe_through_when_the_ejection_is_over() -> None:
 def test_a_probe_that_succeeds_ends_the_ejection() -> None:
     health = ejected_at(10.0)
     health.picked(11.0)
-    health.succeeded()
+    health.succeeded(placed_at=11.0)
     assert health.usable(11.0)
     assert not health.ejected
 
@@ -57,3 +57,20 @@ def test_failures_of_requests_already_under_way_do_not_lengthen_the_ejection() -
     for _ in range(20):
         assert not health.failed(10.2)
     assert health.ejected_until == until
+
+
+def test_an_answer_to_a_request_from_before_the_failures_proves_nothing() -> None:
+    health = ejected_at(10.0)
+    health.succeeded(placed_at=9.0)
+    assert health.ejected
+
+
+def test_after_a_success_the_next_ejection_is_short_again() -> None:
+    health = ejected_at(0.0)
+    health.picked(1.0)
+    health.failed(1.0)
+    health.picked(3.0)
+    health.succeeded(placed_at=3.0)
+    health.failed(4.0)
+    health.failed(4.0)
+    assert health.ejected_until == 4.0 + FIRST_EJECTION_SECONDS

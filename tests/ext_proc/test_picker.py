@@ -137,6 +137,136 @@ def test_cached_tokens_correct_the_work_that_a_first_token_stood_for() -> None:
     assert picker.traffic(at=1.0)[FAST].match_ratio == pytest.approx(0.9)
 
 
+def test_a_correction_that_comes_long_after_the_first_token_still_counts() -> None:
+    picker = make_picker()
+    for n in range(20):
+        now = n * 100.0
+        warm = picker.pick(request(candidates=(FAST,)), now)
+        assert warm is not None
+        at = now + 0.008 + 6400 / 20_000  # computed in full: this engine keeps no cache
+        picker.first_token(warm.id, at)
+        for later in range(1, 9):
+            picker.running(warm.id, at + later)
+            picker.expire(at + later)
+        picker.finish(warm.id, at + 9, endpoint=FAST, prompt_tokens=6401, cached_tokens=0)
+    assert picker.rates(at=1.0)[FAST].prefill == pytest.approx(20_000, rel=0.05)
+    again = picker.pick(request(candidates=(FAST,)), 5000.0)
+    assert again is not None
+    assert again.matched_tokens < 0.2 * 6400  # and its matches are hardly believed any more
+
+
+def test_learns_the_time_per_token_from_the_time_the_answer_took_on_the_wire() -> None:
+    picker = make_picker()
+    for n in range(100):
+        decision = picker.pick(request(fresh(n), candidates=(FAST,)), n * 10.0)
+        assert decision is not None
+        picker.first_token(decision.id, n * 10.0 + 0.4)
+        picker.finish(decision.id, n * 10.0 + 9.0, endpoint=FAST, decode_seconds=2.0, output_tokens=101)
+        picker.expire(n * 10.0 + 9.5)
+    assert picker.rates(at=1.0)[FAST].tpot == pytest.approx(0.02, rel=0.02)
+
+
+def test_a_prefill_that_was_given_up_teaches_nothing_of_those_behind_it() -> None:
+    picker = make_picker()
+    for n in range(10):
+        now = n * 100.0
+        long = picker.pick(request(range(n * 10_000, n * 10_000 + 1500), candidates=(FAST,)), now)
+        short = picker.pick(request(fresh(500 + n), candidates=(FAST,)), now)
+        assert long is not None
+        assert short is not None
+        picker.finish(long.id, now + 4.0, endpoint=FAST, answered=False)  # its client left
+        picker.first_token(short.id, now + 5.0)
+        picker.finish(short.id, now + 6.0, endpoint=FAST)
+        picker.expire(now + 10.0)
+    assert picker.rates(at=1.0) == {}
+
+
+def test_a_refused_request_says_nothing_of_speed_health_or_cache() -> None:
+    picker = make_picker()
+    for n in range(50):
+        decision = picker.pick(request(fresh(n), candidates=(SLOW,)), float(n))
+        assert decision is not None
+        picker.finish(decision.id, n + 0.001, endpoint=SLOW, answered=False)
+        picker.expire(n + 0.9)
+    assert picker.rates(at=1.0) == {}
+    again = picker.pick(request(fresh(7), candidates=(SLOW,)), 99.0)
+    assert again is not None
+    assert again.matched_tokens == 0
+    assert picker.traffic(at=1.0)[SLOW].match_ratio is None
+
+
+def test_an_ejected_endpoint_is_back_with_the_first_token_of_its_probe_and_not_by_an_abandoned_one() -> None:
+    picker = make_picker()
+    for n in range(2):
+        failing = picker.pick(request(fresh(n), candidates=(FAST,)), 0.0)
+        assert failing is not None
+        picker.finish(failing.id, 0.1, endpoint=FAST, failed=True)
+    abandoned = picker.pick(request(fresh(5)), 2.0)
+    assert abandoned is not None
+    assert abandoned.endpoints[0] == FAST
+    picker.finish(abandoned.id, 3.0, endpoint=FAST, answered=False)
+    still_out = picker.pick(request(fresh(6)), 3.1)
+    assert still_out is not None
+    assert FAST not in still_out.endpoints
+    probe = picker.pick(request(fresh(7)), 8.0)
+    assert probe is not None
+    assert probe.endpoints[0] == FAST
+    picker.first_token(probe.id, 8.4)
+    back = picker.pick(request(fresh(8)), 8.5)
+    assert back is not None
+    assert back.endpoints[0] == FAST
+
+
+def test_a_prompt_that_was_never_computed_is_not_believed_to_be_cached() -> None:
+    for end in ("failed", "cancelled", "moved"):
+        picker = make_picker()
+        decision = picker.pick(request(candidates=(FAST, SLOW)), 0.0)
+        assert decision is not None
+        if end == "failed":
+            picker.finish(decision.id, 0.1, endpoint=FAST, failed=True)
+        elif end == "cancelled":
+            picker.cancel(decision.id, 0.1)
+        else:
+            picker.running(decision.id, 0.1, endpoint=SLOW, attempts=2)
+        again = picker.pick(request(candidates=(FAST,)), 5.0)
+        assert again is not None
+        assert again.matched_tokens == 0, end
+
+
+def test_blames_all_that_envoy_stepped_over_on_its_way_out_of_the_list() -> None:
+    picker = Picker(PickerSettings(endpoints_per_pick=1), ENDPOINTS)
+    for n in range(2):
+        decision = picker.pick(request(fresh(n)), 0.0)
+        assert decision is not None
+        assert decision.endpoints == (FAST,)
+        picker.running(decision.id, 0.1, endpoint=SLOW, attempts=2)
+        picker.finish(decision.id, 1.0, endpoint=SLOW)
+    after = picker.pick(request(fresh(9)), 1.0)
+    assert after is not None
+    assert after.endpoints[0] != FAST
+
+
+def test_blames_nobody_where_envoy_did_not_take_the_list_at_all() -> None:
+    picker = Picker(PickerSettings(endpoints_per_pick=1), ENDPOINTS)
+    for n in range(5):
+        decision = picker.pick(request(fresh(n)), 0.0)
+        assert decision is not None
+        picker.running(decision.id, 0.1, endpoint=SLOW)
+        picker.finish(decision.id, 1.0, endpoint=SLOW)
+    after = picker.pick(request(fresh(9)), 1.0)
+    assert after is not None
+    assert after.endpoints[0] == FAST
+
+
+def test_old_news_of_a_full_cache_keeps_nobody_away() -> None:
+    picker = make_picker()
+    full = Load(at=0.0, kv_blocks_max=1000, kv_blocks_used=1000, tokens_per_block=10)
+    picker.observe(FAST, full, now=0.0)
+    decision = picker.pick(request(candidates=(FAST,)), 11.0)
+    assert decision is not None
+    assert decision.reasons[0].room_wait == 0
+
+
 def test_an_answer_that_is_not_streamed_never_trains_the_rate() -> None:
     picker = make_picker()
     decision = picker.pick(request(candidates=(FAST,), streamed=False), 0.0)
@@ -242,7 +372,7 @@ def test_follows_a_request_that_envoy_retried_to_the_endpoint_that_serves_it() -
     decision = picker.pick(request(), 0.0)
     assert decision is not None
     first, second, _ = decision.endpoints
-    assert picker.running(decision.id, 0.5, endpoint=second, retried=True)
+    assert picker.running(decision.id, 0.5, endpoint=second, attempts=2)
     in_flight = {a: t.in_flight for a, t in picker.traffic(at=0.0).items()}
     assert (in_flight[first], in_flight[second]) == (0, 1)
     picker.first_token(decision.id, 1.0)
@@ -259,7 +389,7 @@ def test_blames_a_failed_endpoint_once_per_request_however_often_the_log_speaks_
     decision = picker.pick(request(), 0.0)
     assert decision is not None
     for now in (0.5, 1.0, 1.5):
-        picker.running(decision.id, now, endpoint=decision.endpoints[1], retried=True)
+        picker.running(decision.id, now, endpoint=decision.endpoints[1], attempts=2)
     picker.finish(decision.id, 2.0, endpoint=decision.endpoints[1])
     later = picker.pick(request(fresh(7)), 2.0)
     assert later is not None
@@ -365,7 +495,7 @@ def test_whatever_happens_it_stays_among_the_candidates_and_owes_nothing_in_the_
             if action == "first_token":
                 picker.first_token(id_, float(now))
             elif action == "moved":
-                picker.running(id_, float(now), endpoint=(FAST, SLOW, THIRD)[n % 3], retried=True)
+                picker.running(id_, float(now), endpoint=(FAST, SLOW, THIRD)[n % 3], attempts=2)
             elif action == "cancel":
                 open_picks.remove((id_, address))
                 picker.cancel(id_, float(now))

@@ -82,3 +82,14 @@ def test_shrinks_to_the_capacity_that_the_engine_reports() -> None:
     index.insert("a:1", [1, 2, 3, 4])
     index.resize("a:1", 2)
     assert index.match([1, 2, 3, 4], ["a:1"]) == {"a:1": 2}
+
+
+def test_takes_back_exactly_what_an_insert_added() -> None:
+    index = PrefixIndex(["a:1", "b:1"], 10)
+    index.insert("a:1", [1, 2])
+    index.insert("b:1", [1, 2, 3])
+    added = index.insert("a:1", [1, 2, 3, 4])
+    assert sorted(added) == [3, 4]
+    index.remove("a:1", added)
+    index.remove("a:1", added)
+    assert index.match([1, 2, 3, 4], ["a:1", "b:1"]) == {"a:1": 2, "b:1": 3}

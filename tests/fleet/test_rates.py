@@ -78,3 +78,28 @@ def test_learns_the_time_per_output_token() -> None:
         learner.observe_decode(seconds=4.0, tokens=100)
     learner.observe_decode(seconds=1.0, tokens=0)
     assert learner.tpot == pytest.approx(0.04, rel=0.01)
+
+
+def test_learns_only_once_the_answer_has_told_how_much_was_computed() -> None:
+    learner = RateLearner(PRIOR, DELAY)
+    first_token = FirstToken(at=1.0 + REQUEST_OVERHEAD_SECONDS, placed_at=0.0)
+    learner.observe(first_token)
+    learner.settle(50.0)
+    assert learner.observations == 0
+    learner.confirm(first_token, tokens=2000)  # a match was predicted that the engine did not have
+    assert learner.observations == 1
+    assert learner.prefill == pytest.approx((DECAY * PRIOR_TOKENS + 2000) / (DECAY * PRIOR_TOKENS / 1000 + 1))
+
+
+def test_an_unconfirmed_first_token_still_bounds_the_one_after_it() -> None:
+    learner = RateLearner(PRIOR, DELAY)
+    learner.observe(FirstToken(at=10.0, placed_at=0.0))
+    learner.observe(FirstToken(at=11.0 + REQUEST_OVERHEAD_SECONDS, placed_at=0.0, tokens=1000))
+    learner.settle(50.0)
+    assert learner.prefill == pytest.approx(1000.0)
+
+
+def test_one_wild_answer_moves_the_time_per_token_a_bounded_way_only() -> None:
+    learner = RateLearner(PRIOR, DELAY)
+    learner.observe_decode(seconds=1e6, tokens=10)
+    assert learner.tpot <= 0.02 * (1 + 0.05 * OUTLIER_FACTOR)

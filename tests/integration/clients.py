@@ -8,11 +8,17 @@ import itertools
 import json
 import time
 from dataclasses import dataclass, field
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import aiohttp
 
+from fleet.model import Traffic
 from fleet.names import ENDPOINT_HEADER, VERSION_HEADER
+from fleet.store.base import read_fleet
+from tests.support import until
+
+if TYPE_CHECKING:
+    from kvpilot.mesh import LocalMesh
 
 CHAT = "/v1/chat/completions"
 
@@ -144,3 +150,13 @@ async def session_on(session: aiohttp.ClientSession, version: str) -> dict[str, 
         if (await ask(session, "hello", headers=headers)).version == version:
             return headers
     raise AssertionError(f"none of 200 sessions is on {version}")
+
+
+async def nothing_in_flight(mesh: LocalMesh) -> None:
+    """The picker's ledger is empty: whatever happened, nothing is owed for requests that are over."""
+
+    async def counted() -> bool:
+        traffic = await read_fleet(mesh.store, mesh.settings.fleet(), Traffic)
+        return bool(traffic) and sum(t.in_flight for t in traffic.values()) == 0
+
+    await until(counted, seconds=20)

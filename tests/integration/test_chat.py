@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from openai import AsyncOpenAI, BadRequestError
 
-from fleet.model import Traffic
+from fleet.model import Rate, Traffic
 from fleet.names import ENDPOINT_HEADER
-from tests.integration.clients import ask, client, picker_count, session_on
+from fleet.store.base import read_fleet
+from tests.integration.clients import ask, client, nothing_in_flight, picker_count, session_on
 from tests.integration.conftest import MODEL
 from tests.support import until
 
@@ -146,4 +147,24 @@ async def test_the_picker_hears_of_every_answer(mesh: LocalMesh) -> None:
         return await picker_count(metrics, "kvpilot_picker_log_entries", "applied") >= before + 10
 
     await until(heard_of_all, seconds=5)
+    await nothing_in_flight(mesh)  # and so of each one's end
     assert await picker_count(metrics, "kvpilot_picker_log_entries", "dropped") == 0
+
+
+async def test_error_answers_at_once_do_not_draw_traffic_to_whoever_gives_them(mesh: LocalMesh) -> None:
+    before = await read_fleet(mesh.store, mesh.settings.fleet(), Rate)
+    async with client(mesh.url) as session:
+        for n in range(60):
+            body = {
+                "model": "no-such-model",
+                "messages": [{"role": "user", "content": f"{n} " + "word " * 3000}],
+                "stream": True,
+            }
+            async with session.post("/v1/chat/completions", json=body) as response:
+                assert response.status == 404
+    await nothing_in_flight(mesh)
+    await asyncio.sleep(2)  # what would have been learned would be stored by now
+    assert {
+        address: rate.observations
+        for address, rate in (await read_fleet(mesh.store, mesh.settings.fleet(), Rate)).items()
+    } == {address: rate.observations for address, rate in before.items()}

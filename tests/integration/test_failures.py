@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from fleet import settings_file
-from fleet.model import Load, Traffic
-from tests.integration.clients import Workers, ask, client, picker_count, session_on
+from fleet.model import Load
+from tests.integration.clients import Workers, ask, client, nothing_in_flight, picker_count, session_on
 from tests.integration.conftest import FLEET, MODEL, emulated, running_mesh
 from tests.support import free_address, until
 
@@ -55,16 +55,6 @@ async def steers(mesh: LocalMesh) -> bool:
     async with client(mesh.url) as session:
         await ask(session, "are you there?")
     return await picker_count(metrics, "kvpilot_picker_requests", "steered") > before
-
-
-async def nothing_in_flight(mesh: LocalMesh) -> None:
-    """The picker's ledger is empty: whatever happened, nothing is owed for requests that are over."""
-
-    async def counted() -> bool:
-        traffic = await mesh.store.read(MODEL, Traffic)
-        return bool(traffic) and sum(t.in_flight for t in traffic.values()) == 0
-
-    await until(counted, seconds=20)
 
 
 async def restarted(mesh: LocalMesh, child: str, restarts: int) -> None:

@@ -123,7 +123,7 @@ async def test_splits_requests_by_the_computed_weights(engines: list[Engine], tm
     config = settings(stable(*engines), tmp_path, steering="weighted")
     async with mesh(config, tmp_path) as up:
         rates = (3000.0, 1500.0, 1500.0)
-        learned = {e.address: Rate(r, 0.01, 1.0, 5) for e, r in zip(engines, rates, strict=True)}
+        learned = {e.address: Rate(r, 0.01, time.time(), 5) for e, r in zip(engines, rates, strict=True)}
         before = await up.envoy.stats()
         await up.store.write("m", learned)
         await until(lambda: changed(up.envoy, "cluster.m/stable.update_success", before))

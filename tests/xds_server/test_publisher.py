@@ -14,7 +14,7 @@ from fleet.store.memory import MemoryStore
 from tests.support import AwayStore
 from xds_server.cache import SnapshotCache
 from xds_server.metrics import XdsMetrics
-from xds_server.publisher import Publisher
+from xds_server.publisher import RATE_STALE_SECONDS, Publisher
 from xds_server.snapshot import CLUSTER, ENDPOINT, LISTENER, ROUTE, Snapshot
 
 if TYPE_CHECKING:
@@ -80,6 +80,15 @@ async def test_a_learned_rate_changes_the_endpoints_only() -> None:
     await made.store.write("m", {A100: Rate(1e9, 0.01, NOW, 5)})
     await made.publisher.tick(NOW)
     assert {k for k in before.versions if before.versions[k] != made.snapshot.versions[k]} == {ENDPOINT}
+
+
+async def test_a_rate_learned_long_ago_may_be_another_machines_and_counts_for_nothing() -> None:
+    made = Made()
+    await made.publisher.resume()
+    before = made.weights
+    await made.store.write("m", {A100: Rate(1e9, 0.01, NOW - RATE_STALE_SECONDS - 1, 5)})
+    await made.publisher.tick(NOW)
+    assert made.weights == before
 
 
 async def test_keeps_the_weights_in_the_store_and_goes_on_from_them() -> None:

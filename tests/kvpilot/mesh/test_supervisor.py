@@ -63,7 +63,7 @@ async def test_a_killed_child_is_named_and_restarted(watched: Watched) -> None:
     first = _pid(child)
     os.kill(first, signal.SIGKILL)
     await until(lambda: child.restarts == 1 and child.pid not in (None, first))
-    assert watched.lines == ["picker was ended by SIGKILL; restarting in 0.2 s: ready"]
+    assert watched.lines == ["picker was ended by SIGKILL; restarting in 0.2 s"]
 
 
 async def test_a_crash_is_told_with_its_code_and_last_line(watched: Watched) -> None:
