@@ -21,6 +21,7 @@ import uvloop
 
 from fleet.errors import ConfigError, KvpilotError
 from fleet.settings_file import load
+from kvpilot import sim_command
 from kvpilot.demo.phases import run_demo
 from kvpilot.demo.report import PHASES
 from kvpilot.live import Screen, show
@@ -52,10 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code."""
     try:
         options = _parser().parse_args(arguments)
-        _check(options)
-        settings = _settings(options)
-        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(_until_signalled(_up(options, settings)))
+        options.run(options)
     except KvpilotError as error:
         print(f"kvpilot: {' '.join(str(error).split())}", file=sys.stderr)
         return _FAILED
@@ -67,11 +65,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
+def _run_up(options: argparse.Namespace) -> None:
+    _check(options)
+    settings = _settings(options)
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(_until_signalled(_up(options, settings)))
+
+
 def _parser() -> _Parser:
     parser = _Parser(prog="kvpilot", description="Steers LLM traffic to the pod that will answer first.")
     parser.add_argument("--version", action="version", version=f"kvpilot {_version()}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     up = commands.add_parser("up", help="run a mesh on this machine and show it until Ctrl-C")
+    up.set_defaults(run=_run_up)
     up.add_argument(
         "-c", dest="config", type=Path, default=DEFAULT_FILE, metavar="kvpilot.yaml", help="your own backends"
     )
@@ -81,6 +87,7 @@ def _parser() -> _Parser:
     up.add_argument("--demo", type=_duration, metavar="SECONDS", help="compare policies, this long each")
     up.add_argument("--order", type=_order, metavar="A,B,C", help="the demo's phases in order")
     up.add_argument("--seed", type=int, help="the demo's random seed")
+    sim_command.add_to(commands)
     return parser
 
 

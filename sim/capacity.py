@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from fleet.gpu import BYTES_PER_PARAMETER, CATALOGUE
@@ -32,10 +32,20 @@ class Capacity:
     """One emulated engine. `rate` and `overhead` include the pool's `speed`."""
 
     rate: Rate  # while nothing else runs there
-    kv_blocks: int  # of TOKENS_PER_BLOCK
+    kv_blocks: int  # of `tokens_per_block`
     max_requests: int
     gpu_bytes: int  # memory of all its GPUs
     overhead: float  # seconds per request before its prefill
+    tokens_per_block: int = TOKENS_PER_BLOCK
+
+    @property
+    def kv_tokens(self) -> int:
+        """KV cache in tokens."""
+        return self.kv_blocks * self.tokens_per_block
+
+    def in_blocks_of(self, tokens: int) -> Capacity:
+        """The same engine with its KV cache cut into blocks of so many tokens."""
+        return replace(self, kv_blocks=self.kv_tokens // tokens, tokens_per_block=tokens)
 
 
 def kv_bytes_per_token(parameters: float) -> float:

@@ -19,7 +19,6 @@ from heapq import heappop, heappush
 from typing import TYPE_CHECKING
 
 from fleet.errors import KvpilotError
-from sim.capacity import TOKENS_PER_BLOCK
 from sim.kvcache import BlockCache, Lease
 
 if TYPE_CHECKING:
@@ -98,6 +97,7 @@ class Engine:
 
     def __init__(self, capacity: Capacity) -> None:
         self._rate = capacity.rate
+        self._block = capacity.tokens_per_block
         self._cache = BlockCache(capacity.kv_blocks)
         self._max_requests = capacity.max_requests
         self._overhead = capacity.overhead
@@ -118,8 +118,8 @@ class Engine:
     def submit(self, request: Request, now: float) -> None:
         """Queue a request. Raises RequestTooLargeError where it could never be admitted."""
         tokens = request.prompt_tokens + request.output_tokens
-        if _blocks_for(tokens) > self._cache.capacity:
-            room = self._cache.capacity * TOKENS_PER_BLOCK
+        if self._blocks_for(tokens) > self._cache.capacity:
+            room = self._cache.capacity * self._block
             raise RequestTooLargeError(f"{tokens} tokens of prompt and answer exceed the KV cache of {room}")
         self._run_until(now)
         self._queue[request.id] = request
@@ -177,7 +177,7 @@ class Engine:
             context_tokens=math.ceil(self._prefill.tokens_left) if self._prefill else 0,
             blocks_max=self._cache.capacity,
             blocks_used=self._cache.used,
-            tokens_per_block=TOKENS_PER_BLOCK,
+            tokens_per_block=self._block,
             blocks_reused=self._cache.reused,
             iterations=int(self._iterations_at(now)),
             finished=self._finished,
@@ -233,18 +233,18 @@ class Engine:
             return
         request = next(iter(self._queue.values()))
         # The last prompt token is always computed: its output is the first answer token.
-        matchable = request.blocks[: (request.prompt_tokens - 1) // TOKENS_PER_BLOCK]
-        total = _blocks_for(request.prompt_tokens + request.output_tokens)
+        matchable = request.blocks[: (request.prompt_tokens - 1) // self._block]
+        total = self._blocks_for(request.prompt_tokens + request.output_tokens)
         lease = self._cache.acquire(matchable, total)
         if lease is None:
             return
         del self._queue[request.id]
-        cached = len(lease.pinned) * TOKENS_PER_BLOCK
+        cached = len(lease.pinned) * self._block
         self._prefill = _Running(request, lease, cached, self._overhead, request.prompt_tokens - cached)
 
     def _end_prefill(self, running: _Running) -> None:
         request = running.request
-        computed = slice(len(running.lease.pinned), request.prompt_tokens // TOKENS_PER_BLOCK)
+        computed = slice(len(running.lease.pinned), request.prompt_tokens // self._block)
         self._cache.commit(running.lease, request.blocks[computed])
         self._prefill = None
         self._events.append(Event(self._at, request.id, finished=False, cached_tokens=running.cached_tokens))
@@ -262,12 +262,11 @@ class Engine:
 
     def _finish(self, running: _Running) -> None:
         request = running.request
-        whole = (request.prompt_tokens + request.output_tokens) // TOKENS_PER_BLOCK
+        whole = (request.prompt_tokens + request.output_tokens) // self._block
         self._cache.commit(running.lease, request.blocks[len(running.lease.pinned) : whole])
         self._cache.release(running.lease)
         self._finished += 1
         self._events.append(Event(self._at, request.id, finished=True, cached_tokens=running.cached_tokens))
 
-
-def _blocks_for(tokens: int) -> int:
-    return -(-tokens // TOKENS_PER_BLOCK)
+    def _blocks_for(self, tokens: int) -> int:
+        return -(-tokens // self._block)

@@ -42,6 +42,7 @@ WITHOUT_A_TEST_OF_THEIR_OWN = {
     "kvpilot/mesh/probe.py": "questions to running servers; asked in the tests of the local mesh",
     "kvpilot/mesh/programs.py": "command lines; run in the tests of the local mesh",
     "sim/backend.py": "an engine in real time; served in the tests of the server",
+    "sim/policy.py": "a record and a protocol; played by the tests of the simulation",
     "xds_server/__main__.py": "entry point",
     "xds_server/metrics.py": "a table of metrics",
     "xds_server/resources/messages.py": "imports, and shapes whose use the other resources' tests see",

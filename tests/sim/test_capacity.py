@@ -47,3 +47,12 @@ def test_speed_shortens_every_time_alike_and_kv_tokens_replaces_the_formula() ->
     assert fast_size.rate.tpot == pytest.approx(slow_size.rate.tpot / 10)
     assert fast_size.overhead == pytest.approx(slow_size.overhead / 10)
     assert (fast_size.kv_blocks, fast_size.max_requests) == (200, 5)
+
+
+def test_other_blocks_hold_as_many_tokens_up_to_a_block() -> None:
+    m = model(count=1, kv_tokens=6400)
+    size = capacity(m, m.versions[0].pools[0])
+    assert size.kv_tokens == 6400
+    cut = size.in_blocks_of(512)
+    assert (cut.kv_blocks, cut.tokens_per_block, cut.kv_tokens) == (12, 512, 6144)
+    assert cut.rate == size.rate

@@ -278,3 +278,15 @@ def test_event_times_do_not_depend_on_how_often_anyone_looks(
     plan: list[tuple[float, int, int, str, float | None]],
 ) -> None:
     assert play(plan, polls=7)[0] == play(plan, polls=0)[0]
+
+
+def test_an_engine_with_larger_blocks_matches_and_counts_in_them() -> None:
+    size = Capacity(RATE, 10, 256, gpu_bytes=0, overhead=PREFILL_OVERHEAD, tokens_per_block=512)
+    e = Engine(size)
+    e.submit(Request(1, 1100, 1, (1, 2)), now=0.0)
+    e.submit(Request(2, 1100, 100, (1, 3)), now=5.0)
+    gauges = e.gauges(6.0)
+    assert (gauges.tokens_per_block, gauges.blocks_used) == (512, 3)
+    assert [event.cached_tokens for event in e.advance(20.0)] == [0, 0, 512, 512]
+    with pytest.raises(RequestTooLargeError, match="5120"):
+        e.submit(Request(3, 5120, 1), now=20.0)

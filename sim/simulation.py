@@ -1,0 +1,186 @@
+"""A fleet of engine models, a workload and one policy, in virtual time.
+
+`simulate` goes from event to event: arrivals, what engines do, scrapes, and news, which reaches the policy
+as late as it says. Its own placements are known to a policy at once. Deterministic for a seed.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from dataclasses import dataclass
+from heapq import heappop, heappush
+from itertools import count
+from typing import TYPE_CHECKING
+
+from fleet.model import Load
+from sim.answers import answer_names
+from sim.capacity import TOKENS_PER_BLOCK
+from sim.engine import Engine, Request, RequestTooLargeError
+from sim.policy import END_NEWS_SECONDS
+from sim.result import Outcome, Result
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from sim.engine import Event
+    from sim.fleets import SimFleet
+    from sim.policy import Job, Policy
+
+
+def simulate(
+    jobs: Sequence[Job], fleet: SimFleet, policy: Policy, seed: int, *, usage_share: float = 1.0
+) -> Result:
+    """Play `jobs` on `fleet` as `policy` places them. `usage_share`, 0..1, of the answers tell their usage.
+
+    All jobs must have blocks of one size; raises ValueError otherwise.
+    """
+    return _Simulation(jobs, fleet, policy, seed, usage_share).run()
+
+
+@dataclass(slots=True)
+class _Running:
+    """A job that was placed and is not over, as the simulation follows it."""
+
+    job: Job
+    endpoint: int
+    tells_usage: bool
+    first_token: float = math.nan
+    told: bool = False  # the policy has heard of the first token
+
+
+class _Simulation:
+    def __init__(
+        self, jobs: Sequence[Job], fleet: SimFleet, policy: Policy, seed: int, usage_share: float
+    ) -> None:
+        block = _block_tokens(jobs)
+        self._policy = policy
+        self._engines = [Engine(capacity.in_blocks_of(block)) for capacity in fleet.capacities]
+        self._armed = [math.inf] * len(self._engines)  # when each engine's next event is queued for
+        self._names = answer_names(jobs)
+        self._usage_share = usage_share
+        self._random = random.Random(seed)
+        self._running: dict[int, _Running] = {}
+        self._outcomes: dict[int, Outcome] = {}
+        self._arrivals_left = len(jobs)
+        self._order = count()  # breaks ties in the heap: first queued, first happens
+        self._end_delay = min(policy.feedback_delay, END_NEWS_SECONDS)
+        self._first_arrival = min((job.arrival for job in jobs), default=0.0)
+        self._last_end = self._first_arrival
+        self._heap: list[tuple[float, int, Callable[..., None], object]] = []
+        if jobs and policy.scrape_interval > 0:
+            self._queue(0.0, self._scrape, None)
+        for job in jobs:
+            self._queue(job.arrival, self._arrive, job)
+        policy.start(fleet.endpoints, [capacity.kv_tokens for capacity in fleet.capacities], seed)
+
+    def run(self) -> Result:
+        """Until nothing is left to happen."""
+        while self._heap:
+            now, _, happen, subject = heappop(self._heap)
+            happen(now, subject)
+        span = self._last_end - self._first_arrival
+        busy = [engine.gauges(self._last_end).prefill_busy_seconds for engine in self._engines]
+        return Result(
+            tuple(self._outcomes[id_] for id_ in sorted(self._outcomes)),
+            tuple(seconds / span if span else 0.0 for seconds in busy),
+        )
+
+    def _queue(self, at: float, happen: Callable[..., None], subject: object) -> None:
+        heappush(self._heap, (at, next(self._order), happen, subject))
+
+    def _arrive(self, now: float, job: Job) -> None:
+        self._arrivals_left -= 1
+        tells_usage = self._random.random() < self._usage_share  # drawn for all: every policy sees the same
+        index = self._policy.place(job, now)
+        if index is None:
+            self._outcomes[job.id] = Outcome(job.id, None)
+            return
+        running = _Running(job, index, tells_usage)
+        names = (*job.blocks[: job.prompt_tokens // job.block_tokens], *self._names.get(job.id, ()))
+        try:
+            self._engines[index].submit(Request(job.id, job.prompt_tokens, job.output_tokens, names), now)
+        except RequestTooLargeError:  # the engine's answer is an error: news like any end
+            self._outcomes[job.id] = Outcome(job.id, None)
+            self._queue(now + self._end_delay, self._hear_end, (running, None))
+            return
+        self._running[job.id] = running
+        self._arm(index)
+
+    def _arm(self, index: int) -> None:
+        """Queue the engine's next event, where that changed; what was queued before is then stale."""
+        at = self._engines[index].next_event_at()
+        if at != self._armed[index]:
+            self._armed[index] = at
+            if at < math.inf:
+                self._queue(at, self._wake, index)
+
+    def _wake(self, now: float, index: int) -> None:
+        if now != self._armed[index]:
+            return
+        for event in self._engines[index].advance(now):
+            if event.finished:
+                self._end(event)
+            else:
+                self._begin(event)
+        self._arm(index)
+
+    def _begin(self, event: Event) -> None:
+        running = self._running[event.id]
+        running.first_token = event.at
+        self._queue(event.at + self._policy.feedback_delay, self._hear_first_token, running)
+
+    def _end(self, event: Event) -> None:
+        running = self._running.pop(event.id)
+        job = running.job
+        self._last_end = max(self._last_end, event.at)
+        self._outcomes[job.id] = Outcome(
+            job.id,
+            running.endpoint,
+            ttft=running.first_token - job.arrival,
+            e2e=event.at - job.arrival,
+            tpot=(event.at - running.first_token) / (job.output_tokens - 1)
+            if job.output_tokens > 1
+            else None,
+            prompt_tokens=job.prompt_tokens,
+            cached_tokens=event.cached_tokens,
+        )
+        usage = event.cached_tokens if running.tells_usage else None
+        self._queue(event.at + self._end_delay, self._hear_end, (running, usage))
+
+    def _hear_first_token(self, now: float, running: _Running) -> None:
+        if not running.told:
+            running.told = True
+            self._policy.first_token(running.job, now, running.first_token)
+
+    def _hear_end(self, now: float, news: tuple[_Running, int | None]) -> None:
+        running, cached_tokens = news
+        if not math.isnan(running.first_token):
+            self._hear_first_token(now, running)  # an entry of the log tells all that it knows
+        self._policy.finish(running.job, now, cached_tokens)
+
+    def _scrape(self, now: float, _: None) -> None:
+        for index, engine in enumerate(self._engines):
+            self._policy.scrape(index, _load(engine, now), now)
+        if self._arrivals_left or self._running:
+            self._queue(now + self._policy.scrape_interval, self._scrape, None)
+
+
+def _load(engine: Engine, now: float) -> Load:
+    gauges = engine.gauges(now)
+    return Load(
+        at=now,
+        kv_blocks_used=gauges.blocks_used,
+        kv_blocks_max=gauges.blocks_max,
+        tokens_per_block=gauges.tokens_per_block,
+        running=gauges.scheduled,
+        waiting=gauges.waiting,
+        max_requests=gauges.max_requests,
+    )
+
+
+def _block_tokens(jobs: Sequence[Job]) -> int:
+    sizes = {job.block_tokens for job in jobs}
+    if len(sizes) > 1:
+        raise ValueError(f"jobs with blocks of {sorted(sizes)} tokens cannot share an engine's cache")
+    return sizes.pop() if sizes else TOKENS_PER_BLOCK
