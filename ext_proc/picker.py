@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import hashlib
 import random
-from dataclasses import dataclass
 from operator import attrgetter
 from typing import TYPE_CHECKING
 
+from ext_proc.decision import Decision
 from ext_proc.endpoint import EndpointState
 from ext_proc.placement import Placement
-from ext_proc.predict import Prediction, predict
+from ext_proc.predict import predict
 from ext_proc.session import SessionTable
 from fleet.index import PrefixIndex
 from fleet.rates import FirstToken
@@ -22,23 +22,13 @@ from fleet.rates import FirstToken
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+    from ext_proc.predict import Prediction
     from ext_proc.request import RoutingRequest
     from fleet.model import Endpoint, Load, Rate, Traffic
     from fleet.settings import PickerSettings
 
 TIE_SECONDS = 0.0005
 """Predictions closer than this are equal: the request's hop through Envoy varies by more."""
-
-
-@dataclass(frozen=True, slots=True)
-class Decision:
-    """Where a request should go. `id` ties later news to it and cannot be guessed."""
-
-    id: str
-    endpoints: tuple[str, ...]  # distinct, best first
-    predicted_ttft: float  # seconds
-    matched_tokens: float
-    reasons: tuple[Prediction, ...]  # every candidate, best first
 
 
 class Picker:
@@ -161,7 +151,7 @@ class Picker:
             self._disbelieve(placement)
         elif answered and endpoint in self._endpoints:
             placement.state.health.succeeded(placement.placed_at)
-            self._learn(placement, _cached(placement, prompt_tokens, cached_tokens))
+            self._learn(placement, placement.cached(prompt_tokens, cached_tokens))
             if decode_seconds is not None and output_tokens:
                 placement.state.rates.observe_decode(decode_seconds, output_tokens - 1)
         return True
@@ -210,7 +200,7 @@ class Picker:
         predictions = []
         for state in states:
             state.rates.settle(now)
-            tokens = _matched_tokens(request, matched.get(state.endpoint.address, 0)) * state.trust
+            tokens = request.tokens_of(matched.get(state.endpoint.address, 0)) * state.trust
             predictions.append(
                 predict(state, request.prompt_tokens, tokens, request.expected_output_tokens, now)
             )
@@ -268,7 +258,7 @@ class Picker:
         placement.state, placement.learnable = state, False
         placement.endpoints = (endpoint, *(a for a in listed[stepped_over:] if a != endpoint))
         held = self._index.match(request.blocks, (endpoint,)).get(endpoint, 0)
-        placement.matched_tokens = _matched_tokens(request, held) * state.trust
+        placement.matched_tokens = request.tokens_of(held) * state.trust
         placement.uncached_tokens = request.prompt_tokens - placement.matched_tokens
         state.ledger.place(id_, placement.uncached_tokens, now, observable=request.streamed)
         placement.inserted = self._index.insert(endpoint, request.blocks)
@@ -313,15 +303,3 @@ class Picker:
         return hashlib.blake2b(
             self._picks.to_bytes(8, "little"), key=self._id_key, digest_size=16
         ).hexdigest()
-
-
-def _matched_tokens(request: RoutingRequest, blocks: int) -> float:
-    """Tokens of so many matched blocks; the prompt's last one is always computed, to answer at all."""
-    return min(blocks * request.tokens_per_block, max(0.0, request.prompt_tokens - 1))
-
-
-def _cached(placement: Placement, prompt_tokens: int | None, cached_tokens: int | None) -> float | None:
-    """The engine's count of cached tokens in our own measure of the prompt; None where it did not tell."""
-    if cached_tokens is None or not prompt_tokens:
-        return None
-    return min(1.0, cached_tokens / prompt_tokens) * placement.request.prompt_tokens

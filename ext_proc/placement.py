@@ -26,3 +26,9 @@ class Placement:
     decodes: int  # running beside it when it was placed
     inserted: list[int]  # blocks believed to be there only because of it
     first_token: FirstToken | None = None
+
+    def cached(self, prompt_tokens: int | None, cached_tokens: int | None) -> float | None:
+        """The engine's count of cached tokens, in our own measure of the prompt; None where it told none."""
+        if cached_tokens is None or not prompt_tokens:
+            return None
+        return min(1.0, cached_tokens / prompt_tokens) * self.request.prompt_tokens

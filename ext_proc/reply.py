@@ -9,7 +9,7 @@ from envoy.service.ext_proc.v3 import external_processor_pb2 as pb
 from fleet.names import DESTINATION_KEY, LB_NAMESPACE, PICK_ID_KEY, PICK_NAMESPACE
 
 if TYPE_CHECKING:
-    from ext_proc.picker import Decision
+    from ext_proc.decision import Decision
 
 HEADERS_PASS: bytes = pb.ProcessingResponse(request_headers=pb.HeadersResponse()).SerializeToString()
 """Go on: the headers stay as they are."""

@@ -32,3 +32,7 @@ class RoutingRequest:
     expected_output_tokens: int = 256
     session: str = ""
     streamed: bool = True  # the first token will be seen on the wire
+
+    def tokens_of(self, blocks: int) -> float:
+        """Tokens of so many matched blocks; the prompt's last one is always computed, to answer at all."""
+        return min(blocks * self.tokens_per_block, max(0.0, self.prompt_tokens - 1))

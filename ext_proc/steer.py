@@ -15,7 +15,8 @@ from fleet.errors import UnreadableRequestError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from ext_proc.picker import Decision, Picker
+    from ext_proc.decision import Decision
+    from ext_proc.picker import Picker
     from fleet.model import Fleet
     from fleet.prefix import PrefixHasher
     from fleet.settings import PickerSettings

@@ -17,7 +17,7 @@ from fleet.names import CLUSTER_ATTRIBUTE
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from ext_proc.picker import Decision
+    from ext_proc.decision import Decision
     from ext_proc.steer import Steered
 
 

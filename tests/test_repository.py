@@ -28,6 +28,7 @@ ACROSS_MODULES = {
 # Modules that no test mirrors, and why.
 WITHOUT_A_TEST_OF_THEIR_OWN = {
     "ext_proc/__main__.py": "entry point",
+    "ext_proc/decision.py": "a record",
     "ext_proc/endpoint.py": "ties together what has tests; driven by those of the picker",
     "ext_proc/metrics.py": "a table of metrics",
     "ext_proc/placement.py": "a record",

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import pytest
 from envoy.data.accesslog.v3 import accesslog_pb2 as pb
 from envoy.service.accesslog.v3 import als_pb2
@@ -7,11 +9,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ext_proc import completions
-from ext_proc.picker import Decision, Picker
+from ext_proc.picker import Picker
 from ext_proc.request import RoutingRequest
 from fleet.model import Endpoint, Hardware, Rate
 from fleet.settings import PickerSettings
 from tests.ext_proc.messages import ADDRESS, entry
+
+if TYPE_CHECKING:
+    from ext_proc.decision import Decision
 
 
 def read(*entries: pb.HTTPAccessLogEntry) -> list[completions.LogEntry]:

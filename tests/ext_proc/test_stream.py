@@ -6,7 +6,7 @@ from envoy.service.ext_proc.v3 import external_processor_pb2 as pb
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ext_proc.picker import Decision
+from ext_proc.decision import Decision
 from ext_proc.steer import Steered
 from ext_proc.stream import PickStream
 from tests.ext_proc.messages import body, headers
