@@ -265,8 +265,11 @@ class Picker:
         self._sessions.remember(request.session, endpoint, now)
 
     def _release(self, id_: str, placement: Placement, now: float) -> None:
-        """The request owes its endpoint nothing more. If it never began to answer, nobody knows how long the
-        endpoint was busy with it, so those behind it teach nothing."""
+        """The request owes its endpoint nothing more.
+
+        If it never began to answer, nobody knows how long the endpoint was busy with it, so those that wait
+        there now teach nothing.
+        """
         ledger = placement.state.ledger
         if id_ in ledger.prefills:
             for waiting in ledger.prefills:

@@ -11,14 +11,14 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from sim.policy import Job
 from sim.workloads.chat import FIRST_TOKEN_BY_PLAN, TOKEN_BY_PLAN
 from sim.workloads.draws import Lengths, Step, log_normal, poisson
-from sim.workloads.prompt import BLOCK_TOKENS, Prompt
+from sim.workloads.prompt import Prompt
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from sim.policy import Job
     from sim.workloads.draws import Source
 
 
@@ -80,18 +80,7 @@ class _Task:
     def _ask(self, prompt: Prompt, at: float, session: str) -> tuple[Prompt, float]:
         """One request; the prompt with its answer, and when that should be complete."""
         output = self._plan.call.draw(self._random)
-        self.jobs.append(
-            Job(
-                id=0,
-                arrival=at,
-                prompt_tokens=prompt.tokens,
-                output_tokens=output,
-                blocks=prompt.blocks,
-                block_tokens=BLOCK_TOKENS,
-                session=session,
-                output_limit=self._plan.output_limit,
-            )
-        )
+        self.jobs.append(prompt.job(at, output, self._plan.output_limit, session))
         answered = prompt.then(self._source.text(), output)
         return answered, at + FIRST_TOKEN_BY_PLAN + output * TOKEN_BY_PLAN
 

@@ -9,13 +9,13 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from sim.policy import Job
 from sim.workloads.draws import Lengths, Step, log_normal, poisson
-from sim.workloads.prompt import BLOCK_TOKENS, Prompt
+from sim.workloads.prompt import Prompt
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from sim.policy import Job
     from sim.workloads.draws import Source
 
 
@@ -58,17 +58,7 @@ def _session(plan: Chat, source: Source, prompt: Prompt, at: float, end: float, 
     prompt = prompt.then(source.text(), plan.opening.draw(random))
     while at < end and prompt.tokens <= plan.context:
         output = plan.answer.draw(random)
-        yield Job(
-            id=0,
-            arrival=at,
-            prompt_tokens=prompt.tokens,
-            output_tokens=output,
-            blocks=prompt.blocks,
-            block_tokens=BLOCK_TOKENS,
-            session=name,
-            workload_class=plan.workload_class,
-            output_limit=plan.output_limit,
-        )
+        yield prompt.job(at, output, plan.output_limit, name, plan.workload_class)
         if random.random() < 1 / plan.turns:
             return
         prompt = prompt.then(source.text(), output).then(source.text(), plan.message.draw(random))

@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from sim.policy import Job
 from sim.workloads.draws import Step, poisson
-from sim.workloads.prompt import BLOCK_TOKENS, Prompt
+from sim.workloads.prompt import Prompt
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from sim.policy import Job
     from sim.workloads.draws import Source
 
 
@@ -50,15 +50,7 @@ def generate(plan: Groups, source: Source) -> Iterator[Job]:
     deck = _deal(plan, source)
     for at in poisson(source.random, plan.steps):
         prompt = next(deck)
-        yield Job(
-            id=0,
-            arrival=at,
-            prompt_tokens=prompt.tokens,
-            output_tokens=plan.output,
-            blocks=prompt.blocks,
-            block_tokens=BLOCK_TOKENS,
-            output_limit=plan.output,
-        )
+        yield prompt.job(at, plan.output, plan.output)
 
 
 def _deal(plan: Groups, source: Source) -> Iterator[Prompt]:

@@ -8,14 +8,14 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from sim.policy import Job
 from sim.workloads import chat
 from sim.workloads.draws import Lengths, Step, log_normal, poisson
-from sim.workloads.prompt import BLOCK_TOKENS, Prompt
+from sim.workloads.prompt import Prompt
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from sim.policy import Job
     from sim.workloads.chat import Chat
     from sim.workloads.draws import Source
 
@@ -109,17 +109,7 @@ def _batches(plan: Batch, source: Source) -> Iterator[Job]:
 def _job(
     plan: Documents | Batch, source: Source, prompt: Prompt, at: float, workload_class: str, session: str = ""
 ) -> Job:
-    return Job(
-        id=0,
-        arrival=at,
-        prompt_tokens=prompt.tokens,
-        output_tokens=plan.answer.draw(source.random),
-        blocks=prompt.blocks,
-        block_tokens=BLOCK_TOKENS,
-        session=session,
-        workload_class=workload_class,
-        output_limit=plan.output_limit,
-    )
+    return prompt.job(at, plan.answer.draw(source.random), plan.output_limit, session, workload_class)
 
 
 _PAUSE_SPREAD = 0.8  # of the logarithm, as a chat's

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 
 from xxhash import xxh3_64_intdigest
 
+from sim.policy import Job
+
 BLOCK_TOKENS = 128
 """Tokens per block of the generated workloads: between the engines' 32, which would quadruple the hashes of
 long documents, and the 512 of published traces, which would hide a third of a short message."""
@@ -30,6 +32,22 @@ class Prompt:
         # Named by where it ends in this text, a block is the same in a longer cut of the same text.
         fresh = (_mix(chain, index) for index in range(len(self.blocks), total // BLOCK_TOKENS))
         return Prompt(total, (*self.blocks, *fresh), _mix(chain, tokens))
+
+    def job(
+        self, arrival: float, output: int, limit: int | None, session: str = "", workload_class: str = ""
+    ) -> Job:
+        """A request for an answer of `output` tokens, `limit` of them allowed; numbered later, by arrival."""
+        return Job(
+            id=0,
+            arrival=arrival,
+            prompt_tokens=self.tokens,
+            output_tokens=output,
+            blocks=self.blocks,
+            block_tokens=BLOCK_TOKENS,
+            session=session,
+            workload_class=workload_class,
+            output_limit=limit,
+        )
 
 
 def _mix(chain: int, value: int) -> int:
