@@ -1,4 +1,4 @@
-"""What every test is held to: no blocking call in the event loop, no task left behind."""
+"""What every test is held to: no blocking call in the event loop, no task left behind, no timed examples."""
 
 from __future__ import annotations
 
@@ -7,9 +7,14 @@ from typing import TYPE_CHECKING
 
 import pytest
 from blockbuster import blockbuster_ctx
+from hypothesis import settings
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
+
+# An example that takes long says that the machine is busy, nothing of the code.
+settings.register_profile("untimed", deadline=None)
+settings.load_profile("untimed")
 
 OUR_PACKAGES = ["fleet", "xds_server", "ext_proc", "sim", "kvpilot"]
 

@@ -18,6 +18,7 @@ LOCKS = sorted((ROOT / "locks").glob("*.txt"))
 
 # Tests of parts working together, which mirror no one module.
 ACROSS_MODULES = {
+    "tests/ext_proc/test_picker_properties.py",  # what holds of the picker whatever happens
     "tests/fleet/store/test_stores.py",  # one contract, every store
     "tests/kvpilot/test_example.py",  # the annotated settings file
     "tests/kvpilot/test_up.py",  # the command as a user runs it
@@ -28,7 +29,6 @@ ACROSS_MODULES = {
 # Modules that no test mirrors, and why.
 WITHOUT_A_TEST_OF_THEIR_OWN = {
     "ext_proc/__main__.py": "entry point",
-    "ext_proc/decision.py": "a record",
     "ext_proc/endpoint.py": "ties together what has tests; driven by those of the picker",
     "ext_proc/metrics.py": "a table of metrics",
     "ext_proc/placement.py": "a record",
@@ -43,6 +43,7 @@ WITHOUT_A_TEST_OF_THEIR_OWN = {
     "kvpilot/mesh/probe.py": "questions to running servers; asked in the tests of the local mesh",
     "kvpilot/mesh/programs.py": "command lines; run in the tests of the local mesh",
     "sim/backend.py": "an engine in real time; served in the tests of the server",
+    "sim/foresight.py": "what the oracle sees; compared with what happens in its tests",
     "sim/policy.py": "a record and a protocol; played by the tests of the simulation",
     "xds_server/__main__.py": "entry point",
     "xds_server/metrics.py": "a table of metrics",
