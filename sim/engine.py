@@ -6,34 +6,29 @@ iterations orders all their ends and no token needs a step of its own. A request
 slot is free and its whole prompt and answer fit into the KV cache (TensorRT-LLM's guaranteed-no-evict
 scheduling); until then it, and all behind it, wait.
 
-Between two events every rate is constant, so their times are exact and do not depend on how often anyone
-asks. Times are seconds on the caller's clock, which must not go back.
+How fast all that goes is its `sim.timing`. A pace holds from one change of who runs to the next, so event
+times are exact and do not depend on how often anyone asks. Times are seconds on the caller's clock, which
+must not go back.
 """
 
 from __future__ import annotations
 
 import math
 from collections import OrderedDict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from heapq import heappop, heappush
 from typing import TYPE_CHECKING
 
 from fleet.errors import KvpilotError
-from sim.kvcache import BlockCache, Lease
+from sim.kvcache import BlockCache
+from sim.timing import Batch, Prompt, StandardTiming
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from sim.capacity import Capacity
-
-PREFILL_SLOWDOWN = 0.012
-"""Share by which each running decode slows a prefill: its tokens ride in the same iterations."""
-
-DECODE_SLOWDOWN = 0.004
-"""Share by which each further stream slows all streams: one more KV cache to read per iteration."""
-
-MIXED_SLOWDOWN = 0.25
-"""Share by which iterations that carry a chunk of prefill are slower for the streams in them."""
+    from sim.kvcache import CacheChange, Lease
+    from sim.timing import Timing
 
 # A stream's tokens are counted from a sum of iterations: this much, in tokens, is rounding.
 _ROUNDING = 1e-6
@@ -85,18 +80,20 @@ class Gauges:
 @dataclass(slots=True)
 class _Running:
     request: Request
-    lease: Lease
+    lease: Lease  # once it decodes, nothing here changes
     cached_tokens: int
     overhead_left: float  # seconds
     tokens_left: float  # prompt tokens still to compute
+    cost: float  # factor on its prefill's work
     began: float = 0.0  # the iteration of its first token
 
 
 class Engine:
     """One emulated engine. `submit`, `cancel` and `advance` in the order of their `now`."""
 
-    def __init__(self, capacity: Capacity) -> None:
-        self._rate = capacity.rate
+    def __init__(self, capacity: Capacity, timing: Timing | None = None) -> None:
+        self._full_rate = self._rate = capacity.rate
+        self._timing = timing or StandardTiming()
         self._block = capacity.tokens_per_block
         self._cache = BlockCache(capacity.kv_blocks)
         self._max_requests = capacity.max_requests
@@ -107,12 +104,12 @@ class Engine:
         self._ends: list[tuple[float, int]] = []  # heap of (iteration, request), cancelled ones too
         self._events: list[Event] = []
         self._finished = 0
-        # The state below holds at `_at`; the rates hold from then to `_next_at`.
+        self._context = 0.0  # of all streams: their prompts' tokens less the iterations they began at
+        # The state below holds at `_at`, and the pace from then to the next event.
         self._at = 0.0
         self._iterations = 0.0
         self._busy = 0.0
-        self._iteration_seconds = self._rate.tpot
-        self._prefill_rate = self._rate.prefill
+        self._pace = self._timing.pace(self._rate, Batch(0, 0.0, None))
         self._prefill_ends_at = self._decode_ends_at = math.inf
 
     def submit(self, request: Request, now: float) -> None:
@@ -133,7 +130,7 @@ class Engine:
             self._change(now)
         elif (stream := self._decoding.get(request_id)) is not None:
             self._settle(now)
-            del self._decoding[request_id]
+            self._leave(stream)
             self._cache.release(stream.lease)
             self._change(now)
         elif self._prefill is not None and self._prefill.request.id == request_id:
@@ -141,6 +138,13 @@ class Engine:
             self._cache.release(self._prefill.lease)
             self._prefill = None
             self._change(now)
+
+    def set_speed(self, factor: float, now: float) -> None:
+        """From `now` on prefill and decode at `factor` of the full rate; the host's overhead stays."""
+        self._run_until(now)
+        full = self._full_rate
+        self._rate = replace(full, prefill=full.prefill * factor, tpot=full.tpot / factor)
+        self._change(now)
 
     def advance(self, now: float) -> list[Event]:
         """What happened up to and including `now` and was not yet told, in order."""
@@ -153,6 +157,10 @@ class Engine:
         if self._events:
             return self._events[0].at
         return min(self._prefill_ends_at, self._decode_ends_at)
+
+    def listen(self, hear: Callable[[CacheChange, float], None]) -> None:
+        """From now on tell what is stored in the KV cache and evicted from it, each with its time."""
+        self._cache.tell = lambda change: hear(change, self._at)
 
     def progress(self, request_id: int, now: float) -> int:
         """Output tokens that a running request has by `now`; 0 before its first, and once it is over."""
@@ -185,48 +193,55 @@ class Engine:
         )
 
     def _run_until(self, now: float) -> None:
-        while (at := min(self._prefill_ends_at, self._decode_ends_at)) <= now:
-            self._settle(at)
-            if self._prefill is not None and self._prefill_ends_at <= self._decode_ends_at:
-                self._end_prefill(self._prefill)
-            else:
-                self._end_decode()
-            self._change(at)
+        while min(self._prefill_ends_at, self._decode_ends_at) <= now:
+            self._step()
+
+    def _step(self) -> None:
+        """What happens next happens."""
+        at = min(self._prefill_ends_at, self._decode_ends_at)
+        self._settle(at)
+        if self._prefill is not None and self._prefill_ends_at <= self._decode_ends_at:
+            self._end_prefill(self._prefill)
+        else:
+            self._end_decode()
+        self._change(at)
 
     def _iterations_at(self, now: float) -> float:
         if not self._decoding and self._prefill is None:
             return self._iterations
-        return self._iterations + max(0.0, now - self._at) / self._iteration_seconds
+        return self._iterations + self._pace.iterations(max(0.0, now - self._at))
 
     def _settle(self, now: float) -> None:
-        """Bring the state forward to `now`, at the rates that held since it was last touched."""
+        """Bring the state forward to `now`, at the pace that held since it was last touched."""
         self._iterations = self._iterations_at(now)
         if (prefill := self._prefill) is not None:
             passed = max(0.0, now - self._at)
             self._busy += passed
-            overhead = min(passed, prefill.overhead_left)
-            prefill.overhead_left -= overhead
-            prefill.tokens_left = max(0.0, prefill.tokens_left - (passed - overhead) * self._prefill_rate)
+            prefill.overhead_left = max(0.0, prefill.overhead_left - passed)
+            prefill.tokens_left = max(0.0, prefill.tokens_left - self._pace.tokens(passed))
         self._at = max(now, self._at)
 
     def _change(self, now: float) -> None:
-        """Who runs may have changed: admit the next in line, and set the rates and ends that follow."""
+        """Who runs may have changed: admit the next in line, and set the pace and ends that follow."""
         self._settle(now)
         self._admit()
-        decodes = len(self._decoding)
-        mixed = 0.0 if self._prefill is None else MIXED_SLOWDOWN
-        batch = 1 + DECODE_SLOWDOWN * max(0, decodes - 1)
-        self._iteration_seconds = self._rate.tpot * batch * (1 + mixed)
-        self._prefill_rate = self._rate.prefill / (1 + PREFILL_SLOWDOWN * decodes)
+        self._pace = self._timing.pace(self._rate, self._batch())
         self._prefill_ends_at = self._decode_ends_at = math.inf
         if self._prefill is not None:
-            left = self._prefill.overhead_left + self._prefill.tokens_left / self._prefill_rate
-            self._prefill_ends_at = self._at + left
+            self._prefill_ends_at = self._at + self._pace.prefill_seconds()
         while self._ends and self._ends[0][1] not in self._decoding:
             heappop(self._ends)
         if self._ends:
-            left = max(0.0, self._ends[0][0] - self._iterations) * self._iteration_seconds
-            self._decode_ends_at = self._at + left
+            left = max(0.0, self._ends[0][0] - self._iterations)
+            self._decode_ends_at = self._at + self._pace.seconds(left)
+
+    def _batch(self) -> Batch:
+        streams = len(self._decoding)
+        prompt = None
+        if (prefill := self._prefill) is not None:
+            position = prefill.request.prompt_tokens - prefill.tokens_left
+            prompt = Prompt(position, prefill.tokens_left, prefill.overhead_left, prefill.cost)
+        return Batch(streams, self._context + streams * self._iterations, prompt)
 
     def _admit(self) -> None:
         if self._prefill is not None or not self._queue or len(self._decoding) >= self._max_requests:
@@ -240,12 +255,13 @@ class Engine:
             return
         del self._queue[request.id]
         cached = len(lease.pinned) * self._block
-        self._prefill = _Running(request, lease, cached, self._overhead, request.prompt_tokens - cached)
+        left, cost = request.prompt_tokens - cached, self._timing.prompt_cost()
+        self._prefill = _Running(request, lease, cached, self._overhead, left, cost)
 
     def _end_prefill(self, running: _Running) -> None:
         request = running.request
         computed = slice(len(running.lease.pinned), request.prompt_tokens // self._block)
-        self._cache.commit(running.lease, request.blocks[computed])
+        running.lease = self._cache.commit(running.lease, request.blocks[computed])
         self._prefill = None
         self._events.append(Event(self._at, request.id, finished=False, cached_tokens=running.cached_tokens))
         if request.output_tokens <= 1:
@@ -253,18 +269,25 @@ class Engine:
             return
         running.began = self._iterations
         self._decoding[request.id] = running
+        self._context += request.prompt_tokens - running.began
         heappush(self._ends, (running.began + request.output_tokens - 1, request.id))
 
     def _end_decode(self) -> None:
         end, request_id = heappop(self._ends)
         self._iterations = max(self._iterations, end)  # exact: sums of durations are not
-        self._finish(self._decoding.pop(request_id))
+        stream = self._decoding[request_id]
+        self._leave(stream)
+        self._finish(stream)
+
+    def _leave(self, stream: _Running) -> None:
+        del self._decoding[stream.request.id]
+        self._context -= stream.request.prompt_tokens - stream.began
 
     def _finish(self, running: _Running) -> None:
         request = running.request
         whole = (request.prompt_tokens + request.output_tokens) // self._block
-        self._cache.commit(running.lease, request.blocks[len(running.lease.pinned) : whole])
-        self._cache.release(running.lease)
+        lease = self._cache.commit(running.lease, request.blocks[len(running.lease.pinned) : whole])
+        self._cache.release(lease)
         self._finished += 1
         self._events.append(Event(self._at, request.id, finished=True, cached_tokens=running.cached_tokens))
 

@@ -2,22 +2,27 @@
 
 A policy sees a request as a router would: its prompt's length and block hashes, its session, the client's
 output limit; never how long the answer will be or what an engine really holds. News comes as late as it
-really does.
+really does. What else a policy can have is a protocol of its own: it gets that because it has the methods.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from fleet.model import Endpoint, Load
+    from sim.engine import Engine, Request
 
 END_NEWS_SECONDS = 0.1
 """An end is heard of within this: it closes the log entry, and entries wait a flush buffer's 50 ms and
 their way to the router, not for the interval at which running requests are reported."""
+
+KV_NEWS_SECONDS = 0.05
+"""A change of an engine's cache is heard of after this: engines collect KV events for an iteration or two
+(tens of milliseconds) before they publish them, or a router polls them as often."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,3 +66,33 @@ class Policy(Protocol):
 
     def scrape(self, index: int, load: Load, now: float) -> None:
         """One endpoint's gauges as they stand at `now`."""
+
+
+@runtime_checkable
+class HearsOfSlowdowns(Protocol):
+    """What a policy may have besides: it is told at once, as no router is, to measure what that is worth."""
+
+    def slowed(self, index: int, factor: float, now: float) -> None:
+        """From `now` on the endpoint prefills and decodes at `factor` of its full rate."""
+
+
+@runtime_checkable
+class HearsOfCaches(Protocol):
+    """A policy that follows the engines' KV events, where they have any: exact, KV_NEWS_SECONDS late."""
+
+    def stored(self, index: int, blocks: Sequence[int], now: float) -> None:
+        """The endpoint holds these blocks, which it did not; prefix first. Told once of a block."""
+
+    def removed(self, index: int, blocks: Sequence[int], now: float) -> None:
+        """The endpoint evicted these blocks."""
+
+
+@runtime_checkable
+class SeesEngines(Protocol):
+    """A policy that knows what no router can: a yardstick."""
+
+    def see(self, engines: Sequence[Engine], request_of: Callable[[Job], Request]) -> None:
+        """Before the first request: the engines themselves, by endpoint, and what they will get of a job.
+
+        They are to be looked at only. The request tells the true length of its answer.
+        """

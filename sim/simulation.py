@@ -9,33 +9,70 @@ from __future__ import annotations
 import math
 import random
 from dataclasses import dataclass
+from functools import partial
 from heapq import heappop, heappush
 from itertools import count
 from typing import TYPE_CHECKING
 
+from fleet.errors import ConfigError
 from fleet.model import Load
 from sim.answers import answer_names
 from sim.capacity import TOKENS_PER_BLOCK
 from sim.engine import Engine, Request, RequestTooLargeError
-from sim.policy import END_NEWS_SECONDS
+from sim.policy import (
+    END_NEWS_SECONDS,
+    KV_NEWS_SECONDS,
+    HearsOfCaches,
+    HearsOfSlowdowns,
+    SeesEngines,
+)
 from sim.result import Outcome, Result
+from sim.timing import timing
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from sim.engine import Event
     from sim.fleets import SimFleet
+    from sim.kvcache import CacheChange
     from sim.policy import Job, Policy
 
 
+@dataclass(frozen=True, slots=True)
+class Slowdown:
+    """From `at` on, an endpoint prefills and decodes at `factor` of its full rate: a throttled GPU."""
+
+    at: float  # seconds of virtual time
+    endpoint: int  # its index in the fleet
+    factor: float  # over 0; 1 is full speed again
+
+
 def simulate(
-    jobs: Sequence[Job], fleet: SimFleet, policy: Policy, seed: int, *, usage_share: float = 1.0
+    jobs: Sequence[Job],
+    fleet: SimFleet,
+    policy: Policy,
+    seed: int,
+    *,
+    usage_share: float = 1.0,
+    engine: str = "standard",
+    slowdowns: Sequence[Slowdown] = (),
+    kv_events: bool = False,
 ) -> Result:
     """Play `jobs` on `fleet` as `policy` places them. `usage_share`, 0..1, of the answers tell their usage.
 
-    All jobs must have blocks of one size; raises ValueError otherwise.
+    `engine` is a name in `sim.timing.ENGINES`. A policy that is `HearsOfSlowdowns` is told of them at once;
+    with `kv_events`, one that is `HearsOfCaches` is told what engines store and evict.
+    All jobs must have blocks of one size; raises ValueError otherwise, and ConfigError for an engine that
+    does not exist or a slowdown that makes no sense.
     """
-    return _Simulation(jobs, fleet, policy, seed, usage_share).run()
+    for slowdown in slowdowns:
+        _check(slowdown, len(fleet.endpoints))
+    engines = _engines(fleet, _block_tokens(jobs), engine, seed)
+    policy.start(fleet.endpoints, [capacity.kv_tokens for capacity in fleet.capacities], seed)
+    simulation = _Simulation(jobs, engines, policy, seed, usage_share, slowdowns)
+    if kv_events and isinstance(policy, HearsOfCaches):
+        simulation.tell_of_caches(policy)
+    return simulation.run()
 
 
 @dataclass(slots=True)
@@ -51,11 +88,16 @@ class _Running:
 
 class _Simulation:
     def __init__(
-        self, jobs: Sequence[Job], fleet: SimFleet, policy: Policy, seed: int, usage_share: float
+        self,
+        jobs: Sequence[Job],
+        engines: Sequence[Engine],
+        policy: Policy,
+        seed: int,
+        usage_share: float,
+        slowdowns: Sequence[Slowdown],
     ) -> None:
-        block = _block_tokens(jobs)
         self._policy = policy
-        self._engines = [Engine(capacity.in_blocks_of(block)) for capacity in fleet.capacities]
+        self._engines = engines
         self._armed = [math.inf] * len(self._engines)  # when each engine's next event is queued for
         self._names = answer_names(jobs)
         self._usage_share = usage_share
@@ -70,9 +112,28 @@ class _Simulation:
         self._heap: list[tuple[float, int, Callable[..., None], object]] = []
         if jobs and policy.scrape_interval > 0:
             self._queue(0.0, self._scrape, None)
+        for slowdown in slowdowns:
+            self._queue(slowdown.at, self._slow, slowdown)
         for job in jobs:
             self._queue(job.arrival, self._arrive, job)
-        policy.start(fleet.endpoints, [capacity.kv_tokens for capacity in fleet.capacities], seed)
+        if isinstance(policy, SeesEngines):
+            policy.see(engines, self._request)
+
+    def tell_of_caches(self, policy: HearsOfCaches) -> None:
+        """Every change of an engine's cache becomes news."""
+
+        def listen(index: int, change: CacheChange, at: float) -> None:
+            self._queue(at + KV_NEWS_SECONDS, hear, (index, change))
+
+        def hear(now: float, news: tuple[int, CacheChange]) -> None:
+            index, change = news
+            if change.removed:
+                policy.removed(index, change.removed, now)
+            if change.stored:
+                policy.stored(index, change.stored, now)
+
+        for index, engine in enumerate(self._engines):
+            engine.listen(partial(listen, index))
 
     def run(self) -> Result:
         """Until nothing is left to happen."""
@@ -97,15 +158,18 @@ class _Simulation:
             self._outcomes[job.id] = Outcome(job.id, None)
             return
         running = _Running(job, index, tells_usage)
-        names = (*job.blocks[: job.prompt_tokens // job.block_tokens], *self._names.get(job.id, ()))
         try:
-            self._engines[index].submit(Request(job.id, job.prompt_tokens, job.output_tokens, names), now)
+            self._engines[index].submit(self._request(job), now)
         except RequestTooLargeError:  # the engine's answer is an error: news like any end
             self._outcomes[job.id] = Outcome(job.id, None)
             self._queue(now + self._end_delay, self._hear_end, (running, None))
             return
         self._running[job.id] = running
         self._arm(index)
+
+    def _request(self, job: Job) -> Request:
+        names = (*job.blocks[: job.prompt_tokens // job.block_tokens], *self._names.get(job.id, ()))
+        return Request(job.id, job.prompt_tokens, job.output_tokens, names)
 
     def _arm(self, index: int) -> None:
         """Queue the engine's next event, where that changed; what was queued before is then stale."""
@@ -159,6 +223,14 @@ class _Simulation:
             self._hear_first_token(now, running)  # an entry of the log tells all that it knows
         self._policy.finish(running.job, now, cached_tokens)
 
+    def _slow(self, now: float, slowdown: Slowdown) -> None:
+        if not self._arrivals_left and not self._running:
+            return  # nobody would notice
+        self._engines[slowdown.endpoint].set_speed(slowdown.factor, now)
+        self._arm(slowdown.endpoint)
+        if isinstance(self._policy, HearsOfSlowdowns):
+            self._policy.slowed(slowdown.endpoint, slowdown.factor, now)
+
     def _scrape(self, now: float, _: None) -> None:
         for index, engine in enumerate(self._engines):
             self._policy.scrape(index, _load(engine, now), now)
@@ -177,6 +249,22 @@ def _load(engine: Engine, now: float) -> Load:
         waiting=gauges.waiting,
         max_requests=gauges.max_requests,
     )
+
+
+def _engines(fleet: SimFleet, block_tokens: int, kind: str, seed: int) -> list[Engine]:
+    return [
+        Engine(capacity.in_blocks_of(block_tokens), timing(kind, seed, index))
+        for index, capacity in enumerate(fleet.capacities)
+    ]
+
+
+def _check(slowdown: Slowdown, endpoints: int) -> None:
+    if not 0 <= slowdown.at < math.inf:
+        raise ConfigError("slowdown", "at", slowdown.at, "expected seconds from the start, at least 0")
+    if not 0 <= slowdown.endpoint < endpoints:
+        raise ConfigError("slowdown", "endpoint", slowdown.endpoint, f"expected 0 to {endpoints - 1}")
+    if not 0 < slowdown.factor < math.inf:
+        raise ConfigError("slowdown", "factor", slowdown.factor, "expected a number over 0")
 
 
 def _block_tokens(jobs: Sequence[Job]) -> int:

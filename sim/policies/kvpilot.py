@@ -10,6 +10,7 @@ import random
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from ext_proc.events import BlocksRemoved, BlocksStored
 from ext_proc.picker import Picker
 from ext_proc.request import RoutingRequest
 from fleet.model import Rate
@@ -20,11 +21,15 @@ from sim.policy import END_NEWS_SECONDS
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from ext_proc.events import Placed
     from fleet.model import Endpoint, Load
     from sim.policy import Job, Policy
 
 PRIOR_ERROR = 0.4
 """Priors are wrong by up to this share, either way: what a data sheet knows of a real deployment."""
+
+_REPLICA_SEEDS = 1_000_003
+"""Far apart, so that no replica of one run draws as another of the next."""
 
 _NEWS_SLACK = 0.05
 """Seconds that the picker allows for beyond the log's own delay, as the server does."""
@@ -32,17 +37,26 @@ _NEWS_SLACK = 0.05
 
 @dataclass(slots=True)
 class _Pick:
-    """A request under way: its pick id, where it is, and when its first token came."""
+    """A request under way: how it was placed, and when its first token came."""
 
-    id: str
-    endpoint: str
+    placed: Placed
     first_token: float | None = None
+
+    @property
+    def id(self) -> str:
+        return self.placed.id
+
+    @property
+    def endpoint(self) -> str:
+        return self.placed.endpoints[0]
 
 
 class Kvpilot:
     """Our picker. `prior_error`: share by which the rates it starts from are wrong at most, drawn by seed.
 
-    With `learning` off, the rates it starts from are those it keeps.
+    With `learning` off, the prefill rates it starts from are those it keeps; all else is learned. Replicas
+    of one picker differ in `replica`: they start from the same rates, and draw differently. News of the
+    others is `lag` seconds late. With `classes`, a gateway says which requests are batch.
     """
 
     def __init__(
@@ -51,12 +65,19 @@ class Kvpilot:
         *,
         prior_error: float = PRIOR_ERROR,
         learning: bool = True,
+        replica: int = 0,
+        lag: float = 0.0,
+        classes: bool = False,
     ) -> None:
         self.scrape_interval = CollectSettings().interval_seconds
         self.feedback_delay = EnvoySettings().log_interval_seconds + LOG_FLUSH_SECONDS
         self._settings = settings or PickerSettings()
         self._prior_error = prior_error
         self._learning = learning
+        self._replica = replica
+        self._lag = lag
+        self._classes = classes
+        self._name = f"replica-{replica}"
         self._picker: Picker | None = None
         self._in_flight: dict[int, _Pick] = {}  # by job
 
@@ -64,7 +85,7 @@ class Kvpilot:
         """Know the fleet, with priors as wrong as they are to be; of KV caches the engines' metrics tell."""
         del kv_tokens
         draw = random.Random(seed)
-        self._seed = seed
+        self._seed = seed + _REPLICA_SEEDS * self._replica
         self._endpoints = tuple(
             replace(endpoint, prior=_wrong(endpoint.prior, self._prior_error, draw)) for endpoint in endpoints
         )
@@ -79,22 +100,31 @@ class Kvpilot:
             prompt_tokens=job.prompt_tokens,
             blocks=job.blocks[: job.prompt_tokens // job.block_tokens],
             tokens_per_block=job.block_tokens,
-            expected_output_tokens=job.output_limit or self._settings.expected_output_tokens,
+            output_limit=job.output_limit,
             session=job.session,
+            workload_class="batch" if self._classes and job.workload_class == "batch" else "interactive",
         )
         decision = self._picker_for(job.block_tokens).pick(request, now)
         if decision is None:
             return None
         address = decision.endpoints[0]
-        self._in_flight[job.id] = _Pick(decision.id, address)
+        self._in_flight[job.id] = _Pick(decision.placed)
         return self._addresses.index(address)
+
+    def placement(self, job: Job) -> Placed:
+        """What another replica must hear of a request that was placed here."""
+        return self._in_flight[job.id].placed
+
+    def follow(self, job: Job, placed: Placed, now: float) -> None:
+        """A request that another replica placed."""
+        self._in_flight[job.id] = _Pick(placed)
+        self._picker_for(job.block_tokens).apply(placed, now)
 
     def first_token(self, job: Job, now: float, at: float) -> None:
         """The log entry of a request that still runs."""
         picker, pick = self._picker_for(job.block_tokens), self._in_flight[job.id]
         pick.first_token = at
-        # No rate is learned from a request that was retried; said of all, the rates stay as they were given.
-        picker.running(pick.id, now, endpoint=pick.endpoint, attempts=1 if self._learning else 2)
+        picker.running(pick.id, now, endpoint=pick.endpoint)
         picker.first_token(pick.id, at)
 
     def finish(self, job: Job, now: float, cached_tokens: int | None) -> None:
@@ -107,11 +137,15 @@ class Kvpilot:
             now,
             endpoint=pick.endpoint,
             answered=first is not None,  # else the engine refused it; of a stream, the log has exact times
-            decode_seconds=None if first is None else now - END_NEWS_SECONDS - first,
-            output_tokens=job.output_tokens if told and self._learning else None,
+            decode_seconds=None if first is None else now - self._end_news(pick) - first,
+            output_tokens=job.output_tokens if told else None,
             prompt_tokens=job.prompt_tokens if told else None,
             cached_tokens=cached_tokens,
         )
+
+    def _end_news(self, pick: _Pick) -> float:
+        """How late an end is heard of, which the log's own times do not contain."""
+        return END_NEWS_SECONDS + (0.0 if pick.placed.replica == self._name else self._lag)
 
     def scrape(self, index: int, load: Load, now: float) -> None:
         """The collector's news. As often, the log speaks of all that runs, and the picker tidies up."""
@@ -121,6 +155,16 @@ class Kvpilot:
             for pick in self._in_flight.values():
                 picker.running(pick.id, now)
             picker.expire(now)
+
+    def stored(self, index: int, blocks: Sequence[int], now: float) -> None:
+        """An engine's KV event."""
+        if self._picker is not None:
+            self._picker.apply(BlocksStored(self._addresses[index], blocks), now)
+
+    def removed(self, index: int, blocks: Sequence[int], now: float) -> None:
+        """An engine's KV event."""
+        if self._picker is not None:
+            self._picker.apply(BlocksRemoved(self._addresses[index], blocks), now)
 
     @property
     def in_flight(self) -> int:
@@ -133,8 +177,11 @@ class Kvpilot:
             settings = self._settings
             # What hashes are made of is the workload's affair: only how many tokens each stands for matters.
             settings = settings.model_copy(update={"bytes_per_token": settings.block_bytes / block_tokens})
-            delay = self.feedback_delay + _NEWS_SLACK
-            self._picker = Picker(settings, self._endpoints, self._seed, news_delay=delay)
+            delay = self.feedback_delay + _NEWS_SLACK + self._lag
+            self._picker = Picker(settings, self._endpoints, self._seed, news_delay=delay, name=self._name)
+            if not self._learning:
+                for endpoint in self._endpoints:
+                    self._picker.believe(endpoint.address, endpoint.prior.prefill, certain=True)
         return self._picker
 
 
@@ -146,9 +193,25 @@ def _wrong(rate: Rate, error: float, draw: random.Random) -> Rate:
     )
 
 
-def _true_rates() -> Kvpilot:
-    return Kvpilot(prior_error=0.0, learning=False)
+class KvpilotTold(Kvpilot):
+    """Knows every rate, and hears of every change of one at once: what learning is measured against."""
+
+    def slowed(self, index: int, factor: float, now: float) -> None:
+        """The endpoint does everything at `factor` of its speed from now on."""
+        del now
+        endpoint = self._endpoints[index]
+        if self._picker is not None:
+            self._picker.believe(endpoint.address, endpoint.prior.prefill * factor, certain=True)
 
 
-FACTORIES: dict[str, Callable[[], Policy]] = {"kvpilot": Kvpilot, "kvpilot_true_rates": _true_rates}
-"""As deployed: rates learned, from priors that are wrong. And told every true rate, learning none."""
+FACTORIES: dict[str, Callable[[int, float], Policy]] = {
+    "kvpilot": lambda replica, lag: Kvpilot(replica=replica, lag=lag),
+    "kvpilot_true_rates": lambda replica, lag: Kvpilot(
+        prior_error=0.0, learning=False, replica=replica, lag=lag
+    ),
+    "kvpilot_told": lambda replica, lag: KvpilotTold(
+        prior_error=0.0, learning=False, replica=replica, lag=lag
+    ),
+}
+"""By the replica's number and lag. As deployed: rates learned, from priors that are wrong. Told every true
+rate, learning none. And told of every change, too."""

@@ -44,12 +44,20 @@ class Router(ABC):
     def place(self, job: Job, now: float) -> int | None:
         """The endpoint of `choose`, booked."""
         pick = self.choose(job, now)
+        self.follow(job, pick, now)
+        return pick.endpoint
+
+    def placement(self, job: Job) -> Pick:
+        """What another replica must hear of a request that was placed here."""
+        return self._placed[job.id]
+
+    def follow(self, job: Job, pick: Pick, now: float) -> None:
+        """Book a request, wherever it was decided."""
         self._placed[job.id] = pick
         self._awaiting.add(job.id)
         self.in_flight[pick.endpoint] += 1
         self.prefill[pick.endpoint] += pick.prefill
         self.placed(job, pick.endpoint, now)
-        return pick.endpoint
 
     def first_token(self, job: Job, now: float, at: float) -> None:  # noqa: ARG002 (heard as it happens)
         """The prompt is computed: its prefill is no longer owed."""

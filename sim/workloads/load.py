@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from sim.capacity import PREFILL_OVERHEAD
-from sim.engine import DECODE_SLOWDOWN, MIXED_SLOWDOWN, PREFILL_SLOWDOWN
+from sim.timing import DECODE_SLOWDOWN, MIXED_SLOWDOWN, PREFILL_SLOWDOWN
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -1,12 +1,13 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from kvpilot.cli import main
 from sim import policies, workloads
+from sim.timing import ENGINES
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -47,6 +48,24 @@ def test_all_policies_are_compared_in_a_table(trace: str, capsys: pytest.Capture
     assert any("TTFT mean" in line for line in lines)
 
 
+def test_peers_do_not_care_how_many_answers_tell_their_usage(
+    trace: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def figures(share: str) -> dict[str, dict[str, float]]:
+        chosen = ["--policies", "lmetric", "--json", "--usage-share", share, "--speedup", "20"]
+        assert main(["sim", "--workload", trace, *chosen]) == 0
+        found: dict[str, dict[str, float]] = json.loads(capsys.readouterr().out)["policies"]
+        return found
+
+    assert figures("0")["lmetric"] == figures("1")["lmetric"]
+
+
+@pytest.mark.parametrize("share", ["-0.1", "1.01", "nan", "half"])
+def test_a_share_is_from_0_to_1(share: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["sim", "--usage-share", share]) == 2
+    assert "is not a number from 0 to 1" in capsys.readouterr().err
+
+
 def test_several_seeds_are_averaged(trace: str, capsys: pytest.CaptureFixture[str]) -> None:
     def mean(*arguments: str) -> float:
         assert main(["sim", "--workload", trace, "--policies", "random", "--json", *arguments]) == 0
@@ -75,6 +94,8 @@ def test_a_speedup_brings_queues(trace: str, capsys: pytest.CaptureFixture[str])
         (["--policies", "kvpilot,nope"], ("--policies", "'nope'", *policies.NAMES)),
         (["--speedup", "0"], ("--speedup", "'0'")),
         (["--seeds", "-1"], ("--seeds",)),
+        (["--engine", "nope"], ("--engine", "'nope'", *ENGINES)),
+        (["--plot", "no/such/place.png"], ("--plot", "no/such/place.png", "cannot be written")),
     ],
 )
 def test_a_mistake_is_one_line_that_names_what_would_be_right(
@@ -96,3 +117,31 @@ def test_a_file_that_is_no_trace_is_one_line(tmp_path: Path, capsys: pytest.Capt
     assert out == ""
     assert err.count("\n") == 1
     assert str(file) in err
+
+
+def test_the_variant_engine_gives_other_figures(trace: str, capsys: pytest.CaptureFixture[str]) -> None:
+    def found(engine: str) -> dict[str, Any]:
+        arguments = ["--workload", trace, "--policies", "random", "--json", "--engine", engine]
+        assert main(["sim", *arguments]) == 0
+        return dict(json.loads(capsys.readouterr().out))
+
+    standard, variant = found("standard"), found("variant")
+    assert (standard["engine"], variant["engine"]) == ("standard", "variant")
+    assert standard["policies"]["random"]["ttft_mean_s"] != variant["policies"]["random"]["ttft_mean_s"]
+
+
+def test_a_plot_draws_the_same_study_and_its_neighbouring_loads(
+    trace: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["sim", "--workload", trace, "--policies", "kvpilot,random", "--json", "--speedup", "2"]
+    assert main(arguments) == 0
+    plain = capsys.readouterr().out
+    plot = tmp_path / "plot.svg"
+    assert main([*arguments, "--plot", str(plot)]) == 0
+    assert capsys.readouterr().out == plain
+    drawn = plot.read_text()
+    assert "at speedup 2 on uniform8" in drawn
+    for policy in ("kvpilot", "random"):
+        assert policy in drawn
+    for speedup in ("1", "1.5", "2.5", "3"):  # half, and half as much again
+        assert f"<!-- {speedup} -->" in drawn

@@ -33,7 +33,7 @@ def job(
 ) -> Job:
     """A job whose prompt begins like that of every other with the same `content`."""
     name = id_ if content is None else content
-    blocks = tuple(hash((name, n)) for n in range(prompt // BLOCK))
+    blocks = tuple(hash((name, n)) % 2**64 for n in range(prompt // BLOCK))
     return Job(id_, arrival, prompt, output, blocks, BLOCK, session)
 
 
@@ -65,3 +65,32 @@ class Recorder:
 
     def scrape(self, index: int, load: Load, now: float) -> None:
         self.scrapes.append((index, now, load))
+
+
+@dataclass
+class Told(Recorder):
+    """Hears of slowdowns, too."""
+
+    slowdowns: list[tuple[int, float, float]] = field(default_factory=list)
+
+    def slowed(self, index: int, factor: float, now: float) -> None:
+        self.slowdowns.append((index, factor, now))
+
+
+@dataclass
+class Follower(Recorder):
+    """Keeps a twin of every engine's cache from its events, and when each came."""
+
+    twins: dict[int, set[int]] = field(default_factory=dict)
+    heard: list[tuple[int, float, str, tuple[int, ...]]] = field(default_factory=list)
+
+    def stored(self, index: int, blocks: Sequence[int], now: float) -> None:
+        twin = self.twins.setdefault(index, set())
+        assert twin.isdisjoint(blocks)
+        twin.update(blocks)
+        self.heard.append((index, round(now, 6), "stored", tuple(blocks)))
+
+    def removed(self, index: int, blocks: Sequence[int], now: float) -> None:
+        assert self.twins[index].issuperset(blocks)
+        self.twins[index].difference_update(blocks)
+        self.heard.append((index, round(now, 6), "removed", tuple(blocks)))

@@ -10,21 +10,15 @@ from hypothesis import strategies as st
 from fleet.model import Rate
 from sim.capacity import PREFILL_OVERHEAD, Capacity
 from sim.capacity import TOKENS_PER_BLOCK as BLOCK
-from sim.engine import (
-    DECODE_SLOWDOWN,
-    MIXED_SLOWDOWN,
-    PREFILL_SLOWDOWN,
-    Engine,
-    Event,
-    Request,
-    RequestTooLargeError,
-)
+from sim.engine import Engine, Event, Request, RequestTooLargeError
+from sim.timing import DECODE_SLOWDOWN, ENGINES, KV_READ_TOKENS, MIXED_SLOWDOWN, PREFILL_SLOWDOWN, timing
 
 RATE = Rate(prefill=1000.0, tpot=0.1)
 
 
-def engine(kv_blocks: int = 1000, max_requests: int = 256) -> Engine:
-    return Engine(Capacity(RATE, kv_blocks, max_requests, gpu_bytes=0, overhead=PREFILL_OVERHEAD))
+def engine(kv_blocks: int = 1000, max_requests: int = 256, kind: str = "standard") -> Engine:
+    size = Capacity(RATE, kv_blocks, max_requests, gpu_bytes=0, overhead=PREFILL_OVERHEAD)
+    return Engine(size, timing(kind, seed=1, endpoint=0))
 
 
 def request(request_id: int, prompt: int, output: int = 1, content: str = "") -> Request:
@@ -227,9 +221,13 @@ arrivals = st.lists(
 )
 
 
-def play(plan: list[tuple[float, int, int, str, float | None]], polls: int) -> tuple[list[Event], Engine]:
+Plan = list[tuple[float, int, int, str, float | None]]
+kinds = st.sampled_from(sorted(ENGINES))
+
+
+def play(plan: Plan, polls: int, kind: str) -> tuple[list[Event], Engine]:
     """Run a plan; `polls` further looks between two of its steps must change nothing."""
-    e = engine(kv_blocks=20, max_requests=3)
+    e = engine(kv_blocks=20, max_requests=3, kind=kind)
     steps: list[tuple[float, int, Request | None]] = []
     at = 0.0
     for number, (gap, prompt, output, content, cancelled) in enumerate(plan):
@@ -253,12 +251,10 @@ def play(plan: list[tuple[float, int, int, str, float | None]], polls: int) -> t
     return events + e.advance(1e6), e
 
 
-@given(arrivals)
-@settings(max_examples=100, deadline=None)
-def test_everything_ends_once_and_gives_everything_back(
-    plan: list[tuple[float, int, int, str, float | None]],
-) -> None:
-    events, e = play(plan, polls=0)
+@given(arrivals, kinds)
+@settings(max_examples=150, deadline=None)
+def test_everything_ends_once_and_gives_everything_back(plan: Plan, kind: str) -> None:
+    events, e = play(plan, polls=0, kind=kind)
     finished = [event.id for event in events if event.finished]
     assert len(finished) == len(set(finished))
     started = first_tokens(events)
@@ -272,12 +268,74 @@ def test_everything_ends_once_and_gives_everything_back(
     assert e.next_event_at() == math.inf
 
 
-@given(arrivals)
-@settings(max_examples=50, deadline=None)
-def test_event_times_do_not_depend_on_how_often_anyone_looks(
-    plan: list[tuple[float, int, int, str, float | None]],
-) -> None:
-    assert play(plan, polls=7)[0] == play(plan, polls=0)[0]
+@given(arrivals, kinds)
+@settings(max_examples=80, deadline=None)
+def test_event_times_do_not_depend_on_how_often_anyone_looks(plan: Plan, kind: str) -> None:
+    assert play(plan, polls=7, kind=kind)[0] == play(plan, polls=0, kind=kind)[0]
+
+
+@pytest.mark.parametrize("kind", ENGINES)
+def test_every_output_token_is_given_one_at_a_time(kind: str) -> None:
+    engines = engine(kind=kind), engine(kind=kind)
+    for e in engines:
+        e.submit(request(1, prompt=100, output=60), now=0.0)
+        e.submit(request(2, prompt=3000), now=0.05)
+    events = engines[0].advance(100.0)
+    begun, took = first_tokens(events)[1], ends(events)[1] - first_tokens(events)[1]
+    seen = [engines[1].progress(1, begun + took * step / 4000) for step in range(4000)]
+    assert (seen[0], seen[-1]) == (1, 59)
+    assert all(0 <= after - before <= 1 for before, after in pairwise(seen))
+
+
+def test_streams_wait_for_chunks_of_a_prompt_where_they_share_a_budget() -> None:
+    e = engine(kind="variant")
+    e.submit(request(1, prompt=100, output=1000), now=0.0)
+    e.advance(1.0)
+    before, iterations = e.progress(1, 1.0), e.gauges(1.0).iterations
+    e.submit(request(2, prompt=20_000), now=1.0)
+    # A chunk of 2,047 tokens takes 2.05 s at the least, the stream's own part 0.1 s.
+    assert 4 <= e.progress(1, 11.0) - before <= 5
+    assert e.gauges(11.0).iterations - iterations <= 5
+
+
+@pytest.mark.parametrize("kind", ENGINES)
+def test_a_third_of_the_speed_takes_three_times_as_long(kind: str) -> None:
+    took = []
+    for factor in (1.0, 1 / 3):
+        e = engine(kind=kind)
+        e.set_speed(factor, 0.0)
+        e.submit(request(1, prompt=900, output=50), now=0.0)
+        events = e.advance(1000.0)
+        first, last = first_tokens(events)[1], ends(events)[1]
+        took.append((first - PREFILL_OVERHEAD, last - first))
+    (prefill, decode), (slow_prefill, slow_decode) = took
+    assert slow_prefill == pytest.approx(3 * prefill, rel=1e-2)  # the host's part of iterations stays
+    assert slow_decode == pytest.approx(3 * decode)
+
+
+@pytest.mark.parametrize("kind", ENGINES)
+def test_what_was_done_before_a_slowdown_stays_done(kind: str) -> None:
+    first = []
+    for factor in (1.0, 0.5):
+        e = engine(kind=kind)
+        e.submit(request(1, prompt=1000, output=2), now=0.0)
+        e.set_speed(factor, 0.508)
+        first.append(first_tokens(e.advance(100.0))[1])
+    assert first[1] - 0.508 == pytest.approx(2 * (first[0] - 0.508), rel=1e-3)
+
+
+def test_a_stream_reads_its_own_context_and_none_of_those_that_left() -> None:
+    took = []
+    for prompt in (100, 30_000):
+        e = engine(kind="variant")
+        e.submit(request(1, prompt=1000, output=50), now=0.0)
+        e.submit(request(2, prompt=1000, output=1000), now=0.0)
+        e.cancel(2, 20.0)
+        e.submit(request(3, prompt, output=11), now=50.0)
+        events = e.advance(1000.0)
+        took.append(ends(events)[3] - first_tokens(events)[3])
+    expected = (1 + 30_000 / KV_READ_TOKENS) / (1 + 100 / KV_READ_TOKENS)
+    assert took[1] / took[0] == pytest.approx(expected, rel=1e-6)
 
 
 def test_an_engine_with_larger_blocks_matches_and_counts_in_them() -> None:

@@ -52,6 +52,7 @@ def test_every_policy_of_the_comparison_has_its_name() -> None:
         *("round_robin", "random", "least_requests", "power_of_two", "session_hash", "bounded_hash"),
         *("epp_default", "epp_prefix_affinity", "sglang_cache_aware", "dynamo", "aibrix_prefix_cache"),
         *("production_stack_loadaware", "ray_prefix_aware", "lmetric", "kvpilot", "kvpilot_true_rates"),
+        "oracle",
     }
 
 

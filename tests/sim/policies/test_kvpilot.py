@@ -1,16 +1,19 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
 
 from sim.fleets import fleet
 from sim.policies.kvpilot import FACTORIES, PRIOR_ERROR, Kvpilot
-from sim.simulation import simulate
+from sim.simulation import Slowdown, simulate
 from tests.sim.small import job, small_fleet
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from fleet.model import Rate
     from sim.policy import Job
 
@@ -33,7 +36,7 @@ def priors(policy: Kvpilot, seed: int) -> list[Rate]:
 
 @pytest.mark.parametrize("name", FACTORIES)
 def test_the_ledger_is_empty_at_the_end(name: str) -> None:
-    policy = FACTORIES[name]()
+    policy = FACTORIES[name](0, 0.0)
     assert isinstance(policy, Kvpilot)
     jobs = [*poisson(100, rate=3.0), job(100, 1.0, 70_000)]  # the last one fits nowhere
     result = simulate(jobs, small_fleet(3), policy, seed=1, usage_share=0.5)
@@ -73,12 +76,13 @@ def test_wrong_priors_are_drawn_by_the_seed_within_their_bounds() -> None:
 
 
 def test_with_true_rates_it_starts_from_them_and_keeps_them() -> None:
-    policy = FACTORIES["kvpilot_true_rates"]()
+    policy = FACTORIES["kvpilot_true_rates"](0, 0.0)
     assert isinstance(policy, Kvpilot)
     simulate(poisson(100, rate=2.0), small_fleet(2), policy, seed=1)
     assert policy._picker is not None
-    kept = [state.rates.rate(0.0) for state in policy._picker._endpoints.values()]
-    assert [(rate.prefill, rate.tpot) for rate in kept] == [(1000.0, 0.1)] * 2
+    states = policy._picker._endpoints.values()
+    assert [(state.rates.prefill, state.rates.uncertainty) for state in states] == [(1000.0, 0.0)] * 2
+    assert all(state.decoding.tpot != 0.1 for state in states)  # all else is learned
 
 
 def test_without_true_rates_it_learns_them() -> None:
@@ -95,11 +99,80 @@ def test_an_answer_without_usage_tells_neither_its_hits_nor_its_length() -> None
     simulate(poisson(50, rate=1.0), small_fleet(), policy, seed=1, usage_share=0.0)
     assert policy._picker is not None
     (state,) = policy._picker._endpoints.values()
-    assert state.rates.tpot == 0.1
+    assert state.decoding.tpot == 0.1
+
+
+def test_one_that_is_told_of_a_slowdown_believes_it_at_once() -> None:
+    policy = FACTORIES["kvpilot_told"](0, 0.0)
+    assert isinstance(policy, Kvpilot)
+    slowdown = Slowdown(at=20.0, endpoint=1, factor=0.25)
+    simulate(poisson(50, rate=1.0), small_fleet(2), policy, seed=1, slowdowns=[slowdown])
+    assert policy._picker is not None
+    assert [state.rates.prefill for state in policy._picker._endpoints.values()] == [1000.0, 250.0]
+
+
+def test_with_kv_events_its_belief_is_what_the_engines_hold() -> None:
+    held: dict[int, set[int]] = {0: set(), 1: set()}
+
+    class Watched(Kvpilot):
+        def stored(self, index: int, blocks: Sequence[int], now: float) -> None:
+            held[index].update(blocks)
+            super().stored(index, blocks, now)
+
+        def removed(self, index: int, blocks: Sequence[int], now: float) -> None:
+            held[index].difference_update(blocks)
+            super().removed(index, blocks, now)
+
+    policy = Watched()
+    # More than two caches hold; news of the last one's blocks comes with the end.
+    jobs = [*poisson(80, rate=1.5), job(80, 80.0, 64)]
+    simulate(jobs, small_fleet(2, kv_tokens=6400), policy, seed=1, kv_events=True)
+    assert policy._picker is not None
+    believed = []
+    engines = []
+    for index, address in enumerate(policy._addresses):
+        for other in jobs:
+            missing = (n for n, block in enumerate(other.blocks) if block not in held[index])
+            engines.append(next(missing, len(other.blocks)))
+            believed.append(policy._picker._index.match(other.blocks, [address]).get(address, 0))
+    assert all(ours <= engine for ours, engine in zip(believed, engines, strict=True))
+    same = [ours for ours, engine in zip(believed, engines, strict=True) if ours == engine]
+    assert sum(ours > 0 for ours in same) >= 10  # of what the two hold in the end
+    assert len(same) > 0.9 * len(engines)
+
+
+def test_an_engine_tells_of_blocks_that_nobody_asked_for_here() -> None:
+    policy = Kvpilot()
+    simulate(poisson(5, rate=1.0), small_fleet(2), policy, seed=1)
+    policy.stored(1, [7, 8], 10.0)
+    assert policy._picker is not None
+    assert policy._picker._index.match([7, 8, 9], policy._addresses) == {policy._addresses[1]: 2}
+
+
+def test_a_large_fleet_is_used_when_so_much_arrives_at_once() -> None:
+    policy = Kvpilot()
+    result = simulate(poisson(500, rate=3000.0), fleet("mixed256"), policy, seed=1)
+    assert len({o.endpoint for o in result.outcomes}) > 100
+    assert (result.summary()["rejected"], policy.in_flight) == (0, 0)
 
 
 def test_it_knows_the_kv_cache_in_the_workloads_own_blocks() -> None:
     policy = Kvpilot()
     simulate(poisson(5, rate=1.0), small_fleet(kv_tokens=6400), policy, seed=1)
     assert policy._picker is not None
-    assert set(policy._picker._index._capacity.values()) == {100}
+    assert {recency.capacity for recency in policy._picker._index._recency.values()} == {100}
+
+
+def test_told_of_classes_it_keeps_batch_out_of_the_way() -> None:
+    draw = random.Random(1)
+    arrivals = sorted(draw.uniform(0, 30) for _ in range(400))
+    jobs = [
+        replace(job(n, at, 3000, 20), workload_class="batch" if n % 2 else "interactive")
+        for n, at in enumerate(arrivals)
+    ]
+
+    def interactive_ttft(policy: Kvpilot) -> float:
+        result = simulate(jobs, fleet("mixed4"), policy, seed=1)
+        return sum(o.ttft for one, o in zip(jobs, result.outcomes, strict=True) if one.id % 2 == 0)
+
+    assert interactive_ttft(Kvpilot(classes=True)) < 0.95 * interactive_ttft(Kvpilot())
