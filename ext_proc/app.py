@@ -59,6 +59,7 @@ async def run(settings: Settings, source: str, stop: asyncio.Event) -> None:
         seed=secrets.randbits(128),
         news_delay=settings.envoy.log_interval_seconds + LOG_FLUSH_SECONDS + NEWS_WAY_SECONDS,
         stale_after=settings.collect.stale_after_seconds,
+        name=secrets.token_hex(8),
     )
     steerer = Steerer(settings.picker, fleet, PrefixHasher(key, settings.picker.block_bytes), picker)
     service = PickerService(steerer, picker, metrics)

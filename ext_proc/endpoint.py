@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from ext_proc.demand import Demand
 from ext_proc.health import Health
+from ext_proc.residency import Residency
 from ext_proc.traffic import RecentTraffic
+from fleet.decoding import DecodeLearner
 from fleet.ledger import Ledger
-from fleet.model import Traffic
+from fleet.model import Rate, Traffic
 from fleet.rates import RateLearner
 
 if TYPE_CHECKING:
+    from fleet.cost_model import CostModel
     from fleet.model import Endpoint, Load
 
 TRUST_SHARE = 0.1
@@ -18,26 +22,37 @@ TRUST_SHARE = 0.1
 
 
 class EndpointState:
-    """One endpoint's ledger, learned rate, health and last scrape. Clocks are the picker's own."""
+    """One endpoint's ledger, learned rates, health and last scrape. Clocks are the picker's own."""
 
     __slots__ = (
         "_load_at",
         "_stale_after",
+        "costs",
+        "decoding",
+        "demand",
         "endpoint",
         "health",
         "ledger",
         "load",
         "rates",
+        "residency",
         "traffic",
         "trust",
     )
 
-    def __init__(self, endpoint: Endpoint, news_delay: float, stale_after: float) -> None:
-        """In seconds: first tokens are heard of within `news_delay`, scrapes count for `stale_after`."""
+    def __init__(self, endpoint: Endpoint, costs: CostModel, news_delay: float, stale_after: float) -> None:
+        """In seconds: first tokens are heard of within `news_delay`, scrapes count for `stale_after`.
+
+        `costs` is shared by all endpoints of the model.
+        """
         self.endpoint = endpoint
-        self.ledger = Ledger(news_delay)
-        self.rates = RateLearner(endpoint.prior, news_delay)
+        self.costs = costs
+        self.ledger = Ledger(news_delay, costs)
+        self.rates = RateLearner(endpoint.prior, news_delay, costs)
+        self.decoding = DecodeLearner(endpoint.prior.tpot, costs)
+        self.demand = Demand()
         self.health = Health()
+        self.residency = Residency()
         self.traffic = RecentTraffic()
         self.load: Load | None = None
         self.trust = 1.0  # share of the matches predicted here that the engine confirmed, 0..1
@@ -58,10 +73,10 @@ class EndpointState:
         """The last scrape, unless it is too old to say anything about `now`."""
         return self.load if now - self._load_at <= self._stale_after else None
 
-    def confirm_match(self, predicted: float, cached: float) -> None:
-        """The engine said how many prompt tokens were `cached` where so many were `predicted`."""
-        if predicted > 0:
-            self.trust += TRUST_SHARE * (min(1.0, cached / predicted) - self.trust)
+    def confirm_match(self, believed: float, cached: float) -> None:
+        """The engine said how many prompt tokens were `cached` where the index believed in so many."""
+        if believed > 0:
+            self.trust += TRUST_SHARE * (min(1.0, cached / believed) - self.trust)
 
     def record(self, at: float) -> Traffic:
         """What the picker saw lately, as a record of Unix time `at`."""
@@ -72,3 +87,7 @@ class EndpointState:
             ttft_p50=self.traffic.ttft_quantile(0.5),
             ttft_p95=self.traffic.ttft_quantile(0.95),
         )
+
+    def rate(self, at: float) -> Rate:
+        """What was learned, as a record of Unix time `at`."""
+        return Rate(self.rates.prefill, self.decoding.tpot, at, self.rates.observations)

@@ -1,34 +1,40 @@
 """The picker's core: requests, news and `now` in; an ordered list of endpoints out.
 
-No clock, no I/O, deterministic for a seed.
-Greedy: the endpoint with the lowest predicted time to first token wins, the next ones are for retries.
+No clock, no I/O, deterministic for a seed. The endpoint with the lowest cost wins: the predicted time to
+first token and what the placement does to others (`price`); the next ones are for retries.
 """
 
 from __future__ import annotations
 
 import hashlib
 import random
-from operator import attrgetter
 from typing import TYPE_CHECKING
 
+from ext_proc import choice
 from ext_proc.decision import Decision
 from ext_proc.endpoint import EndpointState
-from ext_proc.placement import Placement
+from ext_proc.events import Began, BlocksRemoved, BlocksStored, Cancelled, Ended, Moved, Placed
+from ext_proc.in_flight import InFlight
+from ext_proc.outputs import OutputHistory
 from ext_proc.predict import predict
+from ext_proc.price import Pool, price
+from ext_proc.replicas import Replicas
 from ext_proc.session import SessionTable
+from fleet.cost_model import CostModel
 from fleet.index import PrefixIndex
-from fleet.rates import FirstToken
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from ext_proc.predict import Prediction
+    from ext_proc.events import RoutingEvent
+    from ext_proc.price import Candidate
     from ext_proc.request import RoutingRequest
     from fleet.model import Endpoint, Load, Rate, Traffic
     from fleet.settings import PickerSettings
 
-TIE_SECONDS = 0.0005
-"""Predictions closer than this are equal: the request's hop through Envoy varies by more."""
+
+LOST = 10.0
+"""Silences after which another replica's request is over: longer than nearly all answers take."""
 
 
 class Picker:
@@ -42,16 +48,24 @@ class Picker:
         *,
         news_delay: float = 0.6,
         stale_after: float = 10.0,
+        name: str = "",
     ) -> None:
         """`seed` draws among equals and makes ids. Seconds: a first token is heard of within `news_delay`;
-        a scrape older than `stale_after` says nothing any more."""
+        a scrape older than `stale_after` says nothing any more. `name` is this replica's own."""
         self._settings = settings
-        self._endpoints = {e.address: EndpointState(e, news_delay, stale_after) for e in endpoints}
+        known = tuple(endpoints)
+        costs = {endpoint.model: CostModel() for endpoint in known}
+        self._endpoints = {
+            e.address: EndpointState(e, costs[e.model], news_delay, stale_after) for e in known
+        }
         self._index = PrefixIndex(
             self._endpoints, int(settings.default_kv_tokens / settings.tokens_per_block)
         )
         self._sessions = SessionTable(settings.sessions_max)
-        self._placements: dict[str, Placement] = {}
+        self._outputs = OutputHistory(settings.expected_output_tokens)
+        self._in_flight = InFlight(self._endpoints, self._index, self._sessions, self._outputs)
+        self._name = name
+        self._replicas = Replicas(name)
         self._random = random.Random(seed)
         self._id_key = seed.to_bytes(32, "little", signed=True)
         self._picks = 0
@@ -59,7 +73,7 @@ class Picker:
     @property
     def in_flight(self) -> int:
         """Requests placed and not over yet."""
-        return len(self._placements)
+        return len(self._in_flight)
 
     @property
     def known_blocks(self) -> int:
@@ -68,58 +82,67 @@ class Picker:
 
     def pick(self, request: RoutingRequest, now: float) -> Decision | None:
         """The best endpoints among the request's candidates; None if none of them is known."""
-        states = self._usable(request.candidates, now)
+        states = self._usable(request, now)
         if not states:
             return None
-        predictions = self._predictions(request, states, now)
-        self._break_tie(predictions, request)
-        best = predictions[0]
-        chosen = tuple(p.address for p in predictions[: self._settings.endpoints_per_pick])
-        id_ = self._next_id()
-        self._place(id_, request, chosen, best, now)
-        return Decision(id_, chosen, best.ttft, best.matched_tokens, tuple(predictions))
+        candidates = self._candidates(request, states, now)
+        home = self._sessions.home(request.session)
+        why = choice.order(candidates, self._endpoints, home, self._random)
+        best = candidates[0].prediction
+        placed = Placed(
+            id=self._next_id(),
+            at=now,
+            request=request,
+            endpoints=tuple(c.prediction.address for c in candidates[: self._settings.endpoints_per_pick]),
+            believed_tokens=best.believed_tokens,
+            matched_tokens=best.matched_tokens,
+            uncached_tokens=best.uncached_tokens,
+            work=best.work,
+            prefill=best.prefill,
+            replica=self._name,
+        )
+        self._in_flight.place(placed, now)
+        return Decision(
+            placed.id, placed.endpoints, best.ttft, best.matched_tokens, tuple(candidates), why, placed
+        )
+
+    def apply(self, event: RoutingEvent, now: float) -> None:
+        """News of another replica's placements, or of an engine's cache; what is unknown here is ignored."""
+        match event:
+            case Placed():
+                self._follow(event, now)
+            case Began():
+                self._in_flight.first_token(event.id, event.at)
+            case Moved():
+                self.running(event.id, event.at, endpoint=event.endpoint, attempts=event.attempts)
+            case Ended():
+                self._in_flight.finish(event)
+            case Cancelled():
+                self._in_flight.cancel(event.id, event.at)
+            case BlocksStored():
+                if event.address in self._endpoints:
+                    self._index.insert(event.address, event.blocks)
+            case BlocksRemoved():
+                self._forget(event)
 
     def placed_at(self, id_: str) -> float | None:
         """When the outstanding request `id_` was placed; None if there is no such request."""
-        placement = self._placements.get(id_)
-        return None if placement is None else placement.placed_at
+        return self._in_flight.placed_at(id_)
 
     def running(self, id_: str, now: float, *, endpoint: str = "", attempts: int = 1) -> bool:
         """The log speaks of the request: it is at `endpoint` ('' where it does not say), in that attempt.
 
         False if no such request is outstanding.
         """
-        placement = self._placements.get(id_)
-        if placement is None:
-            return False
-        placement.heard_at = now
-        placement.learnable &= attempts <= 1
-        self._follow(id_, placement, endpoint, attempts, now)
-        return True
+        return self._in_flight.running(id_, now, endpoint, attempts)
 
     def cancel(self, id_: str, now: float) -> None:
         """Nobody heard of the decision: the request will not come."""
-        placement = self._placements.pop(id_, None)
-        if placement is not None:
-            self._release(id_, placement, now)
-            self._disbelieve(placement)
+        self._in_flight.cancel(id_, now)
 
     def first_token(self, id_: str, at: float) -> bool:
         """The request's first token came at `at`. False if no such request is outstanding."""
-        placement = self._placements.get(id_)
-        if placement is None:
-            return False
-        # An answer that is not streamed comes whole: its first byte says nothing about prefill.
-        if placement.first_token is None and placement.request.streamed:
-            state = placement.state
-            state.ledger.first_token(id_, at)
-            state.health.succeeded(placement.placed_at)
-            placement.first_token = FirstToken(
-                at, placement.placed_at, placement.decodes, placement.learnable
-            )
-            state.rates.observe(placement.first_token)
-            state.traffic.first_token(at - placement.placed_at)
-        return True
+        return self._in_flight.first_token(id_, at)
 
     def finish(
         self,
@@ -140,21 +163,19 @@ class Picker:
         of the endpoint. Token counts are the engine's own, where it told, `decode_seconds` the time from
         first to last token. False if no such request is outstanding: then nothing is believed of it.
         """
-        placement = self._placements.pop(id_, None)
-        if placement is None:
-            return False
-        self._follow(id_, placement, endpoint, 1, now)
-        self._release(id_, placement, now)
-        if failed:
-            self._failed(endpoint, now)
-        if failed or (not answered and placement.first_token is None):
-            self._disbelieve(placement)
-        elif answered and endpoint in self._endpoints:
-            placement.state.health.succeeded(placement.placed_at)
-            self._learn(placement, placement.cached(prompt_tokens, cached_tokens))
-            if decode_seconds is not None and output_tokens:
-                placement.state.rates.observe_decode(decode_seconds, output_tokens - 1)
-        return True
+        return self._in_flight.finish(
+            Ended(
+                id_,
+                now,
+                endpoint,
+                failed,
+                answered,
+                decode_seconds,
+                output_tokens,
+                prompt_tokens,
+                cached_tokens,
+            )
+        )
 
     def observe(self, address: str, load: Load, now: float) -> None:
         """One scrape of an endpoint."""
@@ -163,17 +184,35 @@ class Picker:
             return
         if not load.ready and (state.load is None or state.load.ready):
             self._index.clear(address)  # whatever comes back has an empty cache
+            state.residency.restarted()
         state.observe(load, now)
         if load.kv_tokens:
             self._index.resize(address, int(load.kv_tokens / self._settings.tokens_per_block))
 
+    def observe_loaded(self, address: str, models: Iterable[str] | None, loras: Iterable[str] | None) -> None:
+        """What an endpoint says it has loaded; None where it does not list them."""
+        state = self._endpoints.get(address)
+        if state is not None:
+            state.residency.models = None if models is None else frozenset(models)
+            state.residency.listed = None if loras is None else frozenset(loras)
+
+    def knows_lora(self, name: str, addresses: Iterable[str]) -> bool:
+        """Whether one of these endpoints says that it has an adapter of that name."""
+        known = (self._endpoints[address] for address in addresses if address in self._endpoints)
+        return any(state.residency.lists_lora(name) for state in known)
+
+    def believe(self, address: str, prefill: float, *, certain: bool = False) -> None:
+        """An endpoint's prefill rate (tokens a second) is known from elsewhere: by one who learned it before
+        this picker started, or who has set a power limit. `certain` rates are not learned any further."""
+        state = self._endpoints.get(address)
+        if state is not None:
+            state.rates.believe(prefill, certain=certain)
+
     def expire(self, now: float) -> int:
         """Give up requests that the log no longer speaks of, and idle sessions; how many requests."""
-        silent = [
-            id_
-            for id_, placement in self._placements.items()
-            if placement.heard_at <= now - self._settings.silence_seconds
-        ]
+        self._replicas.expire(now)
+        silence = self._settings.silence_seconds
+        silent = self._in_flight.silent_since(now - silence, now - LOST * silence, self._replicas.present)
         for id_ in silent:
             self.cancel(id_, now)
         self._sessions.expire(now - self._settings.session_ttl_seconds)
@@ -187,118 +226,46 @@ class Picker:
 
     def rates(self, at: float) -> dict[str, Rate]:
         """What was learned of each endpoint that answered anything; `at` is the Unix time to put on it."""
-        return {a: s.rates.rate(at) for a, s in self._endpoints.items() if s.rates.observations}
+        return {a: s.rate(at) for a, s in self._endpoints.items() if s.rates.observations}
 
-    def _usable(self, candidates: Sequence[str], now: float) -> list[EndpointState]:
-        known = [self._endpoints[address] for address in candidates if address in self._endpoints]
-        return [state for state in known if state.usable(now)] or known
+    def _usable(self, request: RoutingRequest, now: float) -> list[EndpointState]:
+        """Candidates that serve the model and are well; all of them where none is."""
+        asked = dict.fromkeys(request.candidates)
+        known = [self._endpoints[address] for address in asked if address in self._endpoints]
+        serving = [state for state in known if state.residency.serves(request.model)] or known
+        return [state for state in serving if state.usable(now)] or serving
 
-    def _predictions(
+    def _candidates(
         self, request: RoutingRequest, states: Sequence[EndpointState], now: float
-    ) -> list[Prediction]:
+    ) -> list[Candidate]:
         matched = self._index.match(request.blocks, [state.endpoint.address for state in states])
+        output = self._outputs.expected(request.kind, request.output_limit)
         predictions = []
         for state in states:
             state.rates.settle(now)
-            tokens = request.tokens_of(matched.get(state.endpoint.address, 0)) * state.trust
-            predictions.append(
-                predict(state, request.prompt_tokens, tokens, request.expected_output_tokens, now)
-            )
-        predictions.sort(key=attrgetter("ttft"))
-        return predictions
-
-    def _break_tie(self, predictions: list[Prediction], request: RoutingRequest) -> None:
-        """Among equals the session's endpoint goes first, else one at random."""
-        limit = predictions[0].ttft + TIE_SECONDS
-        equals = [p for p in predictions if p.ttft <= limit]
-        if len(equals) == 1:
-            return
-        home = self._sessions.home(request.session)
-        first = next((p for p in equals if p.address == home), None) or self._random.choice(equals)
-        predictions.remove(first)
-        predictions.insert(0, first)
-
-    def _place(
-        self, id_: str, request: RoutingRequest, chosen: tuple[str, ...], best: Prediction, now: float
-    ) -> None:
-        state = self._endpoints[best.address]
-        learnable = all(prefill.observable for prefill in state.ledger.prefills.values())
-        self._placements[id_] = Placement(
-            request=request,
-            state=state,
-            endpoints=chosen,
-            placed_at=now,
-            heard_at=now,
-            matched_tokens=best.matched_tokens,
-            uncached_tokens=best.uncached_tokens,
-            learnable=learnable,
-            decodes=len(state.ledger.decodes),
-            inserted=self._index.insert(best.address, request.blocks),
+            blocks = matched.get(state.endpoint.address, 0)
+            predictions.append(predict(state, request, blocks, output, now))
+        pool = Pool.of(states, predictions, now)
+        unseen = self._replicas.unseen(pool.arrivals) * pool.service
+        elsewhere = [0.0 if self._replicas.owns(p.address) else unseen for p in predictions]
+        return price(
+            states, predictions, pool, elsewhere, request.prompt_tokens + output, request.workload_class
         )
-        state.ledger.place(id_, best.uncached_tokens, now, observable=request.streamed)
-        state.health.picked(now)
-        self._sessions.remember(request.session, best.address, now)
 
-    def _follow(self, id_: str, placement: Placement, endpoint: str, attempts: int, now: float) -> None:
-        """If Envoy is at another endpoint now, move there; those that it stepped over have failed.
+    def _follow(self, event: Placed, now: float) -> None:
+        if event.replica == self._name:
+            return  # our own, come back: known, or over already
+        self._replicas.heard(event.replica, event.at, now)
+        if event.endpoints[0] in self._endpoints and event.id not in self._in_flight:
+            self._in_flight.place(event, now)
 
-        Envoy walks the list in order and then turns to its own balancer; in a first attempt it does so only
-        where it did not take the list at all, and then nobody failed.
-        """
-        state = self._endpoints.get(endpoint)
-        if state is None or state is placement.state:
+    def _forget(self, event: BlocksRemoved) -> None:
+        if event.address not in self._endpoints:
             return
-        listed = placement.endpoints
-        stepped_over = listed.index(endpoint) if endpoint in listed else attempts - 1
-        for address in listed[:stepped_over]:
-            self._failed(address, now)
-        self._release(id_, placement, now)
-        self._disbelieve(placement)
-        request = placement.request
-        placement.state, placement.learnable = state, False
-        placement.endpoints = (endpoint, *(a for a in listed[stepped_over:] if a != endpoint))
-        held = self._index.match(request.blocks, (endpoint,)).get(endpoint, 0)
-        placement.matched_tokens = request.tokens_of(held) * state.trust
-        placement.uncached_tokens = request.prompt_tokens - placement.matched_tokens
-        state.ledger.place(id_, placement.uncached_tokens, now, observable=request.streamed)
-        placement.inserted = self._index.insert(endpoint, request.blocks)
-        self._sessions.remember(request.session, endpoint, now)
-
-    def _release(self, id_: str, placement: Placement, now: float) -> None:
-        """The request owes its endpoint nothing more.
-
-        If it never began to answer, nobody knows how long the endpoint was busy with it, so those that wait
-        there now teach nothing.
-        """
-        ledger = placement.state.ledger
-        if id_ in ledger.prefills:
-            for waiting in ledger.prefills:
-                self._unlearnable(waiting)
-        ledger.release(id_, now)
-
-    def _unlearnable(self, id_: str) -> None:
-        if id_ in self._placements:
-            self._placements[id_].learnable = False
-
-    def _disbelieve(self, placement: Placement) -> None:
-        """The request's prompt was not computed after all."""
-        self._index.remove(placement.state.endpoint.address, placement.inserted)
-        placement.inserted = []
-
-    def _failed(self, address: str, now: float) -> None:
-        state = self._endpoints.get(address)
-        if state is not None and state.health.failed(now):
-            self._index.clear(address)  # a pod that went away comes back with an empty cache
-
-    def _learn(self, placement: Placement, cached: float | None) -> None:
-        """The request was answered, `cached` of its prompt tokens from the cache; None where nobody knows."""
-        state, prompt_tokens = placement.state, placement.request.prompt_tokens
-        if cached is not None:
-            state.confirm_match(placement.matched_tokens, cached)
-        matched = placement.matched_tokens if cached is None else cached
-        state.traffic.answered(prompt_tokens, matched)
-        if placement.first_token is not None:
-            state.rates.confirm(placement.first_token, max(0.0, prompt_tokens - matched))
+        if event.blocks is None:
+            self._index.clear(event.address)
+        else:
+            self._index.remove(event.address, event.blocks)
 
     def _next_id(self) -> str:
         """Unguessable without the seed, the same for the same seed."""

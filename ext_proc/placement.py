@@ -19,12 +19,15 @@ class Placement:
     state: EndpointState  # of the endpoint it is at
     endpoints: tuple[str, ...]  # that one, and where Envoy turns next
     placed_at: float
+    sent_at: float  # to the endpoint that it is at: later than placed where it was tried elsewhere before
     heard_at: float  # when the log last spoke of it
-    matched_tokens: float
-    uncached_tokens: float
+    believed_tokens: float  # that the index believed to be there,
+    matched_tokens: float  # that were counted on,
+    uncached_tokens: float  # and that were not
     learnable: bool  # its first token will tell of its own prefill alone
     decodes: int  # running beside it when it was placed
     inserted: list[int]  # blocks believed to be there only because of it
+    replica: str = ""  # who placed it
     first_token: FirstToken | None = None
 
     def cached(self, prompt_tokens: int | None, cached_tokens: int | None) -> float | None:

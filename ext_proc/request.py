@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+WorkloadClass = Literal["interactive", "batch"]
+"""Somebody waits for the first token, or only for the whole. Long prompts need no class: they are seen."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,9 +32,18 @@ class RoutingRequest:
     prompt_tokens: float
     blocks: Sequence[int]  # chained hashes of the prompt's whole blocks
     tokens_per_block: float
-    expected_output_tokens: int = 256
+    output_limit: int | None = None  # tokens that the client asked for at most
     session: str = ""
     streamed: bool = True  # the first token will be seen on the wire
+    model: str = ""  # as the client names it, which may be a LoRA's name; '' where nobody knows
+    lora: str = ""  # the adapter it needs, '' for none
+    workload_class: WorkloadClass = "interactive"
+    zone: str = ""  # of the Envoy that asks; '' where nobody knows
+
+    @property
+    def kind(self) -> tuple[str, ...]:
+        """What answers of like length have in common."""
+        return (self.model, self.workload_class)
 
     def tokens_of(self, blocks: int) -> float:
         """Tokens of so many matched blocks; the prompt's last one is always computed, to answer at all."""

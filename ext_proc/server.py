@@ -6,6 +6,7 @@ per request of what was measured (docs/performance.md).
 
 from __future__ import annotations
 
+import logging
 import time
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from ext_proc.metrics import PickerMetrics
     from ext_proc.picker import Picker
     from ext_proc.steer import Steerer
+
+_log = logging.getLogger(__name__)
 
 EXT_PROC_SERVICE = "envoy.service.ext_proc.v3.ExternalProcessor"
 ACCESS_LOG_SERVICE = "envoy.service.accesslog.v3.AccessLogService"
@@ -73,6 +76,8 @@ class PickerService:
             return
         if answered:
             self._metrics.predicted_ttft.observe(stream.decision.predicted_ttft)
+            if _log.isEnabledFor(logging.DEBUG):
+                _log.debug("%s", stream.decision.explain())
         else:
             self._picker.cancel(stream.decision.id, time.monotonic())
 

@@ -13,16 +13,21 @@ from ext_proc.request import RoutingRequest
 from fleet.errors import UnreadableRequestError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from ext_proc.decision import Decision
     from ext_proc.picker import Picker
+    from ext_proc.request import WorkloadClass
     from fleet.model import Fleet
     from fleet.prefix import PrefixHasher
     from fleet.settings import PickerSettings
 
 LENGTH_DIGITS_MAX = 12
 """Of a content-length that can be true: a terabyte."""
+
+
+PROMPT_TOKENS_MAX = 1e7
+"""Of any model's context: what a content-length claims beyond it must not count as work."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,15 +68,34 @@ class Steerer:
         named = session.from_headers(headers, self._settings.session_headers, self._settings.session_cookie)
         request = RoutingRequest(
             candidates=candidates,
-            prompt_tokens=len(prompt.text) * _unseen(headers, body) / self._settings.bytes_per_token,
+            prompt_tokens=min(
+                PROMPT_TOKENS_MAX,
+                len(prompt.text) * _unseen(headers, body) / self._settings.bytes_per_token,
+            ),
             blocks=self._hasher.blocks(prompt.text[: self._settings.max_hashed_bytes], root),
             tokens_per_block=self._settings.tokens_per_block,
-            expected_output_tokens=prompt.output_tokens or self._settings.expected_output_tokens,
+            output_limit=prompt.output_tokens,
             session=named or prompt.session,
             streamed=prompt.streamed,
+            model=prompt.model,
+            lora=self._lora(prompt.model, model, candidates),
+            workload_class=self._workload_class(headers),
+            zone=self._settings.zone,
         )
         decision = self._picker.pick(request, now)
         return Steered("steered" if decision else "no-endpoint", decision)
+
+    def _lora(self, named: str, model: str, candidates: Sequence[str]) -> str:
+        """The adapter that a request names in place of its model, or ''.
+
+        Another name may also be one more for the model itself, and then it needs nothing loaded: only what
+        engines list is an adapter.
+        """
+        return named if named != model and self._picker.knows_lora(named, candidates) else ""
+
+    def _workload_class(self, headers: Mapping[str, str]) -> WorkloadClass:
+        name = self._settings.class_header
+        return "batch" if name and headers.get(name) == "batch" else "interactive"
 
 
 def _unseen(headers: Mapping[str, str], body: bytes) -> float:

@@ -10,7 +10,7 @@ import asyncio
 import time
 from typing import TYPE_CHECKING
 
-from fleet.model import Load
+from fleet.model import RATE_STALE_SECONDS, Load, Rate
 from fleet.store.base import read_fleet, write_fleet
 
 if TYPE_CHECKING:
@@ -35,14 +35,26 @@ class View:
 
     async def run(self, interval: float) -> None:
         """Exchange for ever, every `interval` seconds: nothing newer is there between two scrapes."""
+        remembered = False
         while True:
             now = time.monotonic()
             self._metrics.expired.inc(self._picker.expire(now))
             self._metrics.in_flight.set(self._picker.in_flight)
             self._metrics.known_blocks.set(self._picker.known_blocks)
             with self._outage.tolerated():
+                if not remembered:
+                    await self.remember(time.time())
+                    remembered = True
                 await self.exchange(now, time.time())
             await asyncio.sleep(interval)
+
+    async def remember(self, at: float) -> None:
+        """Start from the rates that were learned before a restart. Raises StoreError."""
+        stored = await read_fleet(self._store, self._fleet, Rate)
+        known = self._picker.rates(at)
+        for address, rate in stored.items():
+            if address not in known and at - rate.at <= RATE_STALE_SECONDS:
+                self._picker.believe(address, rate.prefill)
 
     async def exchange(self, now: float, at: float) -> None:
         """Read loads, write what was seen and learned. `at` is `now` in Unix time. Raises StoreError."""

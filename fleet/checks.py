@@ -80,10 +80,22 @@ def header_name(value: str) -> str:
     return value.lower()
 
 
+def header_name_or_none(value: str) -> str:
+    """A header's name in lower case; empty for none."""
+    return value and header_name(value)
+
+
 def cookie_name(value: str) -> str:
     """A cookie's name; empty for none."""
     if value and _TOKEN.fullmatch(value) is None:
         raise ValueError("expected the name of a cookie, as in kvpilot_session, or '' for none")
+    return value
+
+
+def zone(value: str) -> str:
+    """A zone's name, as a node's topology label gives it; empty for none."""
+    if value and not is_name(value):
+        raise ValueError("expected the name of a zone, as in us-east-1a, or '' for none")
     return value
 
 

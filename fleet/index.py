@@ -1,43 +1,76 @@
 """Which endpoints are believed to hold which prefix blocks.
 
 A match is contiguous from the first block: a later block without its parents is worth nothing. Each
-endpoint's belief is a least-recently-used set bounded by its KV capacity, so that it forgets about when
-the engine does. Holders of a block are a bit mask, so one walk matches every candidate at once.
+endpoint's belief is a least-recently-used set that never exceeds its KV capacity, so that it forgets
+about when the engine does. Holders of a block are a bit mask, so one walk matches every candidate at once.
+
+Blocks are unsigned 64-bit hashes. A million of them, each at two endpoints, must fit in 150 MB: the one
+dict from blocks to masks takes most of that, so orders of use are kept without a dict (`_Recency`), and
+equal masks are one object.
 """
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from array import array
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+MASKS_MAX = 16_384
+"""Distinct masks remembered for sharing, about 2 MB; pairs out of 100 endpoints need 5,050."""
+
+STALE_MIN = 64
+"""Log entries: fewer stale ones than this are never worth a clean-up."""
+
+TRIM_SHARE = 8
+"""The log's front is cut off once an n-th of it is behind us: moving 8 n bytes per entry read is cheap."""
+
 
 class PrefixIndex:
-    """Blocks to endpoints, for a fixed set of endpoint addresses."""
+    """Blocks to endpoints, for a set of endpoint addresses that may change."""
 
     def __init__(self, addresses: Iterable[str], capacity: int) -> None:
         """`capacity`: blocks believed to fit in each endpoint until `resize` says better."""
-        self._bit = {address: 1 << n for n, address in enumerate(addresses)}
-        self._held: dict[str, OrderedDict[int, None]] = {address: OrderedDict() for address in self._bit}
-        self._capacity = dict.fromkeys(self._bit, capacity)
+        self._bit: dict[str, int] = {}
+        self._free_bits: list[int] = []
+        self._recency: dict[str, _Recency] = {}
         self._holders: dict[int, int] = {}
+        self._masks: dict[int, int] = {}
+        for address in addresses:
+            self.add(address, capacity)
+
+    def add(self, address: str, capacity: int) -> None:
+        """Know `address`, with room for `capacity` blocks; one that is known keeps what it holds."""
+        if address in self._bit:
+            self.resize(address, capacity)
+            return
+        self._bit[address] = self._free_bits.pop() if self._free_bits else 1 << len(self._bit)
+        self._recency[address] = _Recency(capacity)
+
+    def discard(self, address: str) -> None:
+        """Know `address` no longer, if it was known; another may take its bit."""
+        if address in self._bit:
+            self.clear(address)
+            del self._recency[address]
+            self._free_bits.append(self._bit.pop(address))
 
     def match(self, blocks: Sequence[int], candidates: Iterable[str]) -> dict[str, int]:
         """Leading blocks that each candidate holds; candidates that hold none are left out."""
         bits = {self._bit[address]: address for address in candidates}
-        alive = 0
-        for bit in bits:
-            alive |= bit
+        alive = sum(bits)  # distinct bits, so their union
         holders_of = self._holders.get
         matched: dict[str, int] = {}
+        seen = -1
         for depth, block in enumerate(blocks):
-            holders = alive & holders_of(block, 0)
-            if holders != alive:
+            holders = holders_of(block, 0)
+            if holders is seen:  # most neighbours share their mask, and equal masks are mostly one object
+                continue
+            seen = holders
+            if lost := alive & ~holders:
                 if depth:
-                    _record(matched, bits, alive & ~holders, depth)
-                alive = holders
+                    _record(matched, bits, lost, depth)
+                alive ^= lost
                 if not alive:
                     return matched
         if blocks:
@@ -49,57 +82,158 @@ class PrefixIndex:
 
         Returns those that were not believed to be there before.
         """
-        new = []
-        held = self._held[address]
-        bit = self._bit[address]
-        holders = self._holders
+        recency = self._recency[address]
         # From the tail, so that a chain's head is the youngest: eviction then shortens chains from behind.
-        for block in reversed(blocks[: self._capacity[address]]):
-            if block in held:
-                held.move_to_end(block)
-            else:
-                held[block] = None
-                holders[block] = holders.get(block, 0) | bit
-                new.append(block)
+        used = blocks[recency.capacity - 1 :: -1]
+        new, known = self._hold(self._bit[address], used)
+        recency.use(used, known)
         self._evict(address)
         return new
 
     def remove(self, address: str, blocks: Sequence[int]) -> None:
         """Believe no longer that `address` holds `blocks`."""
-        held = self._held[address]
-        for block in blocks:
-            if block in held:
-                del held[block]
-                self._drop_holder(address, block)
+        bit = self._bit[address]
+        self._recency[address].drop([block for block in blocks if self._release(bit, block)])
 
     def resize(self, address: str, capacity: int) -> None:
-        """The endpoint's KV cache holds `capacity` of our blocks."""
-        if capacity != self._capacity[address]:
-            self._capacity[address] = max(1, capacity)
-            self._evict(address)
+        """The endpoint's KV cache holds `capacity` of our blocks, at least one."""
+        self._recency[address].capacity = max(1, capacity)
+        self._evict(address)
 
     def clear(self, address: str) -> None:
         """The endpoint restarted or is gone: forget all it held."""
-        for block in self._held[address]:
-            self._drop_holder(address, block)
-        self._held[address].clear()
+        bit = self._bit[address]
+        for block in self._recency[address].pop_all():
+            self._release(bit, block)
+
+    def holds(self, address: str) -> int:
+        """Blocks that `address` is believed to hold."""
+        return self._recency[address].held
 
     def __len__(self) -> int:
         """Distinct blocks known."""
         return len(self._holders)
 
-    def _evict(self, address: str) -> None:
-        held = self._held[address]
-        while len(held) > self._capacity[address]:
-            block, _ = held.popitem(last=False)
-            self._drop_holder(address, block)
+    def _hold(self, bit: int, blocks: Sequence[int]) -> tuple[list[int], list[int]]:
+        """Add a holder to `blocks`; those that lacked it, and those that had it."""
+        new, known = [], []
+        holders = self._holders
+        holders_of, share = holders.get, self._masks.setdefault
+        for block in blocks:
+            mask = holders_of(block, 0)
+            if mask & bit:
+                known.append(block)
+            else:
+                mask |= bit
+                holders[block] = share(mask, mask)
+                new.append(block)
+        if len(self._masks) > MASKS_MAX:
+            self._masks.clear()  # costs sharing between older and newer blocks, no more
+        return new, known
 
-    def _drop_holder(self, address: str, block: int) -> None:
-        holders = self._holders[block] & ~self._bit[address]
-        if holders:
-            self._holders[block] = holders
+    def _evict(self, address: str) -> None:
+        bit = self._bit[address]
+        for block in self._recency[address].pop_excess():
+            self._release(bit, block)
+
+    def _release(self, bit: int, block: int) -> bool:
+        """Take a holder from `block`; whether it was one."""
+        mask = self._holders.get(block, 0)
+        if not mask & bit:
+            return False
+        mask ^= bit
+        if mask:
+            self._holders[block] = self._masks.setdefault(mask, mask)
         else:
             del self._holders[block]
+        return True
+
+
+class _Recency:
+    """One endpoint's blocks in the order of their last use, at eight bytes a use.
+
+    A use is appended to a log and nothing is moved. So a block may be in the log several times, and only
+    its last entry counts: `_stale` says how many earlier ones there are, which are skipped when they come
+    up as the oldest, or cleaned out when they outnumber the rest.
+    """
+
+    __slots__ = ("_first", "_log", "_stale", "capacity", "held")
+
+    def __init__(self, capacity: int) -> None:
+        self.capacity = max(1, capacity)
+        self.held = 0
+        self._log = array("Q")
+        self._first = 0  # entries before this one have been popped
+        self._stale: dict[int, int] = {}
+
+    def use(self, blocks: Sequence[int], known: list[int]) -> None:
+        """Make `blocks` the most recently used, the last of them most; `known` of them were held already."""
+        self._log.extend(array("Q", blocks))
+        self.held += len(blocks) - len(known)
+        if known:
+            self._spoil(known)
+
+    def drop(self, blocks: list[int]) -> None:
+        """Forget `blocks`, each of which is held."""
+        self.held -= len(blocks)
+        self._spoil(blocks)
+
+    def pop_excess(self) -> list[int]:
+        """Forget the least recently used blocks beyond the capacity, and name them."""
+        popped: list[int] = []
+        excess = self.held - self.capacity
+        if excess <= 0:
+            return popped
+        log, stale, first = self._log, self._stale, self._first
+        stale_of = stale.get
+        while excess:
+            block = log[first]
+            first += 1
+            count = stale_of(block)
+            if count is None:
+                popped.append(block)
+                excess -= 1
+            elif count == 1:
+                del stale[block]
+            else:
+                stale[block] = count - 1
+        self.held -= len(popped)
+        self._first = first
+        if first * TRIM_SHARE > len(log):
+            del log[:first]
+            self._first = 0
+        return popped
+
+    def pop_all(self) -> array[int]:
+        """Forget every block, and name them, least recently used first."""
+        self._clean()
+        popped, self._log = self._log, array("Q")
+        self.held = 0
+        return popped
+
+    def _spoil(self, blocks: list[int]) -> None:
+        """The last entries so far of `blocks` count no more; clean up once stale ones outnumber live ones."""
+        stale = self._stale
+        stale_of = stale.get
+        for block in blocks:
+            stale[block] = stale_of(block, 0) + 1
+        if len(self._log) - self._first - self.held > max(self.held, STALE_MIN):
+            self._clean()  # copies at most two entries per use since the last time
+
+    def _clean(self) -> None:
+        stale = self._stale
+        stale_of = stale.get
+        live = array("Q")
+        keep = live.append
+        for block in self._log[self._first :]:
+            count = stale_of(block)
+            if count is None:
+                keep(block)
+            elif count == 1:
+                del stale[block]
+            else:
+                stale[block] = count - 1
+        self._log, self._first = live, 0
 
 
 def _record(matched: dict[str, int], bits: dict[int, str], mask: int, depth: int) -> None:

@@ -1,27 +1,36 @@
 """What one endpoint still owes: prompts placed there and not yet prefilled, and answers being decoded.
 
-Engines prefill in order of arrival, so the work ahead of a new request is the sum of the prompts before
-it, less what has been computed since the first of them began. News of first tokens arrives late (Envoy
-logs mid-stream every `log_interval_seconds`), so progress is credited by the clock, but never further
-than what would have been heard of by now.
+Engines prefill in order of arrival, one prompt after the other, so each prompt ends a service time after
+the one before it or after its own arrival, whichever is later. News of first tokens comes late (Envoy logs
+mid-stream every `log_interval_seconds`), so between news the ends are reckoned by the clock, and every first
+token that is heard of puts the reckoning right.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from fleet.cost_model import CostModel
 
 REQUEST_OVERHEAD_SECONDS = 0.008
 """Fixed cost of a prefill besides its tokens: scheduling, tokenizing, one iteration of the engine."""
 
-SLOWDOWN_PER_DECODE = 0.012
-"""Each running decode takes about this share from prefill: one token of every batch step per stream."""
+UNCERTAINTY = 0.3
+"""Standard deviation of when the queue is empty, as a share of the work since the last news. Prefills
+themselves vary by about 0.1; the rest is a price on queues, which the benchmark's engines both repay."""
+
+SLOWEST = 8.0
+"""An endpoint that is overdue is believed to be at most so much slower than its rate says."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Prefill:
-    """A prompt placed and not yet seen to answer. `tokens` are those without a match."""
+    """A prompt placed and not yet seen to answer. `work` is in tokens, as `CostModel.work` weighs them."""
 
-    tokens: float
+    work: float
     placed_at: float
     observable: bool  # its first token will be reported: the answer is streamed
 
@@ -31,78 +40,117 @@ class Ledger:
     """One endpoint's account. Times are seconds on the caller's clock."""
 
     news_delay: float  # how long after a first token it is heard of, at most
+    costs: CostModel
     prefills: dict[str, Prefill] = field(default_factory=dict)
     decodes: set[str] = field(default_factory=set)
-    head_since: float = 0.0  # when the first prefill in the queue is believed to have begun
-    tokens: float = 0.0  # of all prefills together
+    owed: float = 0.0  # work of all prefills together, tokens
+    unobservable: int = 0  # prefills whose first token nobody will report
+    _began_at: float = 0.0  # nothing in the queue was computed before
+    _head_ends: float = 0.0  # when the first of the queue is reckoned to end,
+    _free_at: float = 0.0  # and the last, at this rate:
+    _rate: float = 0.0  # 0 where something changed since
 
     @property
     def in_flight(self) -> int:
         """Requests placed and not over."""
         return len(self.prefills) + len(self.decodes)
 
-    def place(self, id_: str, tokens: float, now: float, *, observable: bool) -> None:
-        """A request is on its way with `tokens` to compute."""
-        if not self.prefills:
-            self.head_since = max(self.head_since, now)
-        self.prefills[id_] = Prefill(tokens, now, observable)
-        self.tokens += tokens
+    def place(self, id_: str, work: float, now: float, *, observable: bool) -> None:
+        """A request is on its way with so many tokens of `work` to compute.
+
+        `now` may lie before the last placement: what other replicas placed is heard of later.
+        """
+        last = next(reversed(self.prefills.values()), None)
+        self.prefills[id_] = Prefill(work, now, observable)
+        self.owed += work
+        self.unobservable += not observable
+        if last is None or not self._rate:
+            self._rate = 0.0
+        elif last.placed_at <= now:
+            self._free_at = max(self._free_at, now) + self.service_seconds(work, self._rate)
+        else:
+            self.prefills = dict(sorted(self.prefills.items(), key=lambda item: item[1].placed_at))
+            self._rate = 0.0
 
     def first_token(self, id_: str, at: float) -> None:
         """The request began to answer at `at`; so has, in order of arrival, every one before it."""
-        if id_ not in self.prefills:
-            return
-        for earlier in list(self.prefills):
-            self._take(earlier)
-            self.decodes.add(earlier)
-            if earlier == id_:
-                break
-        self._next_head(at)
+        while id_ in self.prefills:
+            self._begin_decoding(next(iter(self.prefills)), at)
 
     def release(self, id_: str, at: float) -> None:
         """The request is over, however it ended: it owes nothing any more."""
+        self._rate = 0.0
         self.decodes.discard(id_)
         if id_ in self.prefills:
-            was_head = next(iter(self.prefills)) == id_
+            if next(iter(self.prefills)) == id_:
+                self._began_at = max(self._began_at, at)
             self._take(id_)
-            if was_head:
-                self._next_head(at)
 
-    def settle(self, now: float, rate: float) -> None:
-        """Count as decoding what nobody will report: answers not streamed, once their time is over."""
-        while self.prefills:
-            id_, head = next(iter(self.prefills.items()))
-            ends = self.head_since + self.service_seconds(head.tokens, rate)
-            if head.observable or ends > now:
-                return
-            self._take(id_)
-            self.decodes.add(id_)
-            self._next_head(ends)
-
-    def service_seconds(self, tokens: float, rate: float) -> float:
-        """Time to prefill `tokens` at `rate` tokens/s beside the decodes running now."""
-        return REQUEST_OVERHEAD_SECONDS + tokens * (1 + SLOWDOWN_PER_DECODE * len(self.decodes)) / rate
+    def service_seconds(self, work: float, rate: float) -> float:
+        """Time to prefill `work` tokens at `rate` tokens/s beside the decodes running now."""
+        return REQUEST_OVERHEAD_SECONDS + work * self.costs.slowdown(len(self.decodes)) / rate
 
     def wait_seconds(self, now: float, rate: float) -> float:
-        """Time until a request placed now would begin its own prefill."""
-        self.settle(now, rate)
+        """Time until a request placed now is expected to begin its own prefill.
+
+        What is left is uncertain, so this is the mean of what is left if it is: E max(0, X) of a normal X,
+        by (x + sqrt(x^2 + 0.64 s^2)) / 2, which is exact at x = 0 and far from it.
+        """
+        if self.unobservable:
+            self._settle(now, rate)
+        if rate != self._rate:
+            self._reckon(rate)
         if not self.prefills:
             return 0.0
-        overheads = (len(self.prefills) - 1) * REQUEST_OVERHEAD_SECONDS
-        work = overheads + self.service_seconds(self.tokens, rate)
-        return max(0.0, work - self._credit(now, rate))
+        left = self._left(now)
+        spread = UNCERTAINTY * (self._free_at - self._head_began())
+        return 0.5 * (left + math.sqrt(left * left + 0.64 * spread * spread))
 
-    def _credit(self, now: float, rate: float) -> float:
-        """Seconds of work done since the head began, as far as silence allows to believe."""
-        head = next(iter(self.prefills.values()))
-        elapsed = max(0.0, now - self.head_since)
-        return min(elapsed, self.service_seconds(head.tokens, rate) + self.news_delay)
+    def _left(self, now: float) -> float:
+        """Seconds until the queue is empty, or less than nothing: since when it should be.
+
+        Where the head should have been heard of by now, it is late by so much at least. How late is unknown;
+        half as much again is a guess, and those behind it will be as slow as it was.
+        """
+        left = self._free_at - now
+        late = now - self.news_delay - self._head_ends
+        if late <= 0:
+            return left
+        expected = self._head_ends - self._head_began()
+        behind = self._free_at - self._head_ends
+        return max(left + late, behind * min(SLOWEST, 1 + late / expected) + 0.5 * late)
+
+    def _settle(self, now: float, rate: float) -> None:
+        """Count as decoding what nobody will report: answers not streamed, once their prefill is over."""
+        end = self._began_at
+        while self.prefills:
+            id_, head = next(iter(self.prefills.items()))
+            end = max(end, head.placed_at) + self.service_seconds(head.work, rate)
+            if head.observable or end > now:
+                return
+            self._begin_decoding(id_, end)
+
+    def _reckon(self, rate: float) -> None:
+        """Walk the queue: when its first and its last will have been computed, at this rate."""
+        self._rate = rate
+        end = self._began_at
+        per_token = self.costs.slowdown(len(self.decodes)) / rate
+        self._head_ends = math.inf
+        for prefill in self.prefills.values():
+            end = max(end, prefill.placed_at) + REQUEST_OVERHEAD_SECONDS + prefill.work * per_token
+            self._head_ends = min(self._head_ends, end)
+        self._free_at = end
+
+    def _head_began(self) -> float:
+        return max(self._began_at, next(iter(self.prefills.values())).placed_at)
+
+    def _begin_decoding(self, id_: str, at: float) -> None:
+        self._take(id_)
+        self.decodes.add(id_)
+        self._began_at = max(self._began_at, at)
+        self._rate = 0.0
 
     def _take(self, id_: str) -> None:
         prefill = self.prefills.pop(id_)
-        self.tokens = self.tokens - prefill.tokens if self.prefills else 0.0  # no rounding left behind
-
-    def _next_head(self, at: float) -> None:
-        """The first of the queue began at `at`, or when it was placed if that was later."""
-        placed = next(iter(self.prefills.values())).placed_at if self.prefills else at
-        self.head_since = max(self.head_since, at, placed)
+        self.owed = self.owed - prefill.work if self.prefills else 0.0  # no rounding left behind
+        self.unobservable -= not prefill.observable

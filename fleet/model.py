@@ -32,6 +32,9 @@ class Rate:
     observations: int = 0
 
 
+RATE_STALE_SECONDS = 3600.0
+"""What was learned longer ago may have been another machine behind the same address."""
+
 UNKNOWN_RATE = Rate(prefill=10_000.0, tpot=0.02)
 """Assumed of hardware nobody described: about a 32B model on four A100s, to be measured away."""
 
@@ -48,6 +51,7 @@ class Endpoint:
     engine: str = "triton"
     metrics_url: str = ""
     prior: Rate = UNKNOWN_RATE  # what the hardware should do, before anything was measured
+    zone: str = ""  # where it runs; '' where nobody says
 
     @property
     def cluster(self) -> str:

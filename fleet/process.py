@@ -34,9 +34,13 @@ def main(name: str, description: str, serve: Serve, arguments: Sequence[str] | N
     """Run `serve`; the exit status: 0 when told to stop, 2 after one line about what the user can mend."""
     parser = argparse.ArgumentParser(prog=f"python -m {name}", description=description)
     parser.add_argument("-c", "--config", type=Path, required=True, help="kvpilot.yaml")
-    path: Path = parser.parse_args(arguments).config
+    parser.add_argument(
+        "--log", choices=("debug", "info", "warning"), default="info", help="debug: every decision, explained"
+    )
+    options = parser.parse_args(arguments)
+    path: Path = options.config
     logging.basicConfig(
-        level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
+        level=options.log.upper(), stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
     )
     try:
         uvloop.run(_until_signalled(serve, settings_file.load(path), str(path)))

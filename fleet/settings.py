@@ -42,7 +42,9 @@ ServerAddress = Annotated[str, AfterValidator(checks.server_address)]
 Name = Annotated[str, AfterValidator(checks.name)]
 Gpu = Annotated[str, AfterValidator(checks.gpu)]
 HeaderName = Annotated[str, AfterValidator(checks.header_name)]
+HeaderNameOrNone = Annotated[str, AfterValidator(checks.header_name_or_none)]
 CookieName = Annotated[str, AfterValidator(checks.cookie_name)]
+Zone = Annotated[str, AfterValidator(checks.zone)]
 Seconds = Annotated[float, Field(ge=0.001, le=86_400)]
 """From the millisecond that Envoy counts in to a day."""
 SecondsOrNever = Annotated[float, Field(ge=0, le=86_400), AfterValidator(checks.seconds_or_never)]
@@ -71,6 +73,7 @@ class PoolSettings(_Section):
     name: Name = Field(description=checks.NAME)
     gpu: Gpu = Field(description=checks.GPU)
     tensor_parallel: int = Field(1, ge=1, le=64, description="GPUs that one copy is sharded over")
+    zone: Zone = Field("", description="where its endpoints run, as in us-east-1a; '' where that is all one")
     engine: Engine = Field("triton", description="what serves: decides where and how metrics are read")
     endpoints: tuple[IpPort, ...] = Field((), description="where requests go, ip:port each")
     metrics_port: int | None = Field(None, ge=1, le=65535, description="default: 8002 triton, else the same")
@@ -159,7 +162,7 @@ class PickerSettings(_Section):
     )
     endpoints_per_pick: int = Field(3, ge=1, le=8, description="length of the list: picks plus retries")
     expected_output_tokens: int = Field(
-        256, ge=1, le=1_000_000, description="assumed where the client sets no limit"
+        256, ge=1, le=1_000_000, description="assumed until a model has answered, at most the client's limit"
     )
     session_ttl_seconds: Seconds = Field(1800, description="a session idle for longer is forgotten")
     sessions_max: int = Field(
@@ -181,6 +184,12 @@ class PickerSettings(_Section):
     session_cookie: CookieName = Field(
         "kvpilot_session", description="cookie that names a session; '' for none"
     )
+    class_header: HeaderNameOrNone = Field(
+        "",
+        description="request header, set by the gateway and never by clients, that says `batch`; all else is"
+        " interactive; '' for none",
+    )
+    zone: Zone = Field("", description="where the Envoys run that ask this picker; '' for none")
 
     @property
     def tokens_per_block(self) -> float:
@@ -276,6 +285,7 @@ def _version(model: ModelSettings, version: VersionSettings) -> Version:
             engine=pool.engine,
             metrics_url=pool.metrics_url(address),
             prior=pool.prior(model.parameters_billion),
+            zone=pool.zone,
         )
         for pool in version.pools
         for address in pool.endpoints

@@ -6,7 +6,7 @@ import asyncio
 import time
 from typing import TYPE_CHECKING
 
-from fleet.model import Load, Rate, Weight
+from fleet.model import RATE_STALE_SECONDS, Load, Rate, Weight
 from fleet.store.base import read_fleet, write_fleet
 from fleet.weights import WeightController
 from xds_server.resources import fixed_resources, weighted_resources
@@ -20,10 +20,6 @@ if TYPE_CHECKING:
     from fleet.settings import Settings
     from fleet.store.base import Store
     from xds_server.cache import SnapshotCache
-
-
-RATE_STALE_SECONDS = 3600.0
-"""What was learned longer ago may have been another machine behind the same address."""
 
 
 class Publisher:

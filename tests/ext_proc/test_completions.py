@@ -117,7 +117,7 @@ def test_the_picker_learns_from_the_log_and_forgets_the_request() -> None:
     assert not completions.apply(late, picker, 102.0)
     picker.expire(110.0)
     learned = picker.rates(at=1.0)[ADDRESS].prefill
-    assert learned == pytest.approx((0.96 * 8000 + 10_000) / (0.96 * 0.4 + 1.0), rel=0.01)
+    assert learned == pytest.approx((0.98 * 3000 + 10_000) / (0.98 * 0.15 + 1.0), rel=0.01)
 
 
 def test_a_retried_request_teaches_no_rate() -> None:

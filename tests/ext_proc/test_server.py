@@ -74,6 +74,22 @@ async def test_steers_and_closes_the_stream_after_its_last_reply(
     assert made.count("steered") == 1
 
 
+async def test_explains_its_decisions_where_debugging_is_asked_for(
+    served: tuple[Served, grpc.aio.Channel], caplog: pytest.LogCaptureFixture
+) -> None:
+    _, channel = served
+    with caplog.at_level("DEBUG", logger="ext_proc.server"):
+        call: Any = channel.stream_stream(f"/{EXT_PROC_SERVICE}/Process")()
+        await call.write(headers(path="/v1/chat/completions"))
+        await call.write(body(chat("a secret")))
+        while await call.read() is not grpc.aio.EOF:
+            pass
+    (record,) = [record for record in caplog.records if record.name == "ext_proc.server"]
+    assert ADDRESS in record.message
+    assert "lowest cost" in record.message
+    assert "secret" not in record.message
+
+
 async def test_takes_the_largest_body_that_envoy_buffers(served: tuple[Served, grpc.aio.Channel]) -> None:
     _, channel = served
     call: Any = channel.stream_stream(f"/{EXT_PROC_SERVICE}/Process")()

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -9,6 +11,9 @@ from ext_proc.steer import Steerer
 from fleet.model import Endpoint, Fleet, Hardware, Model, Version
 from fleet.prefix import PrefixHasher
 from fleet.settings import PickerSettings
+
+if TYPE_CHECKING:
+    from ext_proc.request import RoutingRequest
 
 SETTINGS = PickerSettings(max_hashed_bytes=4096)
 
@@ -33,8 +38,20 @@ CHAT = "/v1/chat/completions"
 
 @pytest.fixture
 def steerer() -> Steerer:
-    picker = Picker(SETTINGS, FLEET.endpoints.values())
-    return Steerer(SETTINGS, FLEET, PrefixHasher(b"k", SETTINGS.block_bytes), picker)
+    return make_steerer(Picker(SETTINGS, FLEET.endpoints.values()))
+
+
+def make_steerer(picker: Picker, settings: PickerSettings = SETTINGS, fleet: Fleet = FLEET) -> Steerer:
+    return Steerer(settings, fleet, PrefixHasher(b"k", settings.block_bytes), picker)
+
+
+def placed_by(
+    steerer: Steerer, body: bytes, headers: dict[str, str] | None = None, now: float = 0.0
+) -> RoutingRequest:
+    """What the picker was asked for."""
+    decision = steerer.steer("llama/stable", CHAT, headers or {}, body, now).decision
+    assert decision is not None
+    return decision.placed.request
 
 
 def chat(content: str, **more: object) -> bytes:
@@ -68,7 +85,7 @@ def test_hashes_no_further_than_the_configured_cap_and_prices_the_whole_prompt(s
     again = steerer.steer("llama/canary", CHAT, {}, chat("x" * 1_000_000), 0.0).decision
     assert again is not None
     assert again.matched_tokens == 4096 / 4
-    assert again.reasons[0].uncached_tokens == pytest.approx((1_000_000 - 4096) / 4, rel=0.001)
+    assert again.reasons[0].prediction.uncached_tokens == pytest.approx((1_000_000 - 4096) / 4, rel=0.001)
 
 
 def test_prices_the_part_of_a_body_that_envoy_did_not_send(steerer: Steerer) -> None:
@@ -76,7 +93,7 @@ def test_prices_the_part_of_a_body_that_envoy_did_not_send(steerer: Steerer) -> 
     headers = {"content-length": str(len(whole))}
     steered = steerer.steer("llama/canary", CHAT, headers, whole[:100_000], 0.0).decision
     assert steered is not None
-    assert steered.reasons[0].uncached_tokens == pytest.approx(250_000, rel=0.01)
+    assert steered.reasons[0].prediction.uncached_tokens == pytest.approx(250_000, rel=0.01)
 
 
 @pytest.mark.parametrize("length", ["", "abc", "-5", "٣٣٣٣٣٣", "9" * 500, "1"])
@@ -84,7 +101,7 @@ def test_does_not_believe_a_content_length_that_makes_no_sense(steerer: Steerer,
     body = chat("x" * 4000)
     steered = steerer.steer("llama/canary", CHAT, {"content-length": length}, body, 0.0).decision
     assert steered is not None
-    assert steered.reasons[0].uncached_tokens == pytest.approx(1000, rel=0.01)
+    assert steered.reasons[0].prediction.uncached_tokens == pytest.approx(1000, rel=0.01)
 
 
 @pytest.mark.parametrize(
@@ -106,3 +123,68 @@ def test_wants_the_body_of_posts_it_can_read_only(steerer: Steerer) -> None:
     assert steerer.wants_body("POST", CHAT)
     assert not steerer.wants_body("GET", CHAT)
     assert not steerer.wants_body("POST", "/v1/embeddings")
+
+
+@pytest.mark.parametrize(
+    ("sent", "counts_as"),
+    [("batch", "batch"), ("interactive", "interactive"), ("urgent", "interactive"), ("", "interactive")],
+)
+def test_the_class_is_what_the_configured_header_says(sent: str, counts_as: str) -> None:
+    settings = PickerSettings(class_header="X-Workload")
+    steerer = make_steerer(Picker(settings, FLEET.endpoints.values()), settings)
+    assert placed_by(steerer, chat("hi"), {"x-workload": sent}).workload_class == counts_as
+    assert placed_by(steerer, chat("hi"), {"x-class": "batch"}).workload_class == "interactive"
+
+
+@pytest.mark.parametrize("header", ["", "x-workload", "x-class", "class"])
+def test_no_header_says_the_class_where_none_is_configured(steerer: Steerer, header: str) -> None:
+    assert placed_by(steerer, chat("hi"), {header: "batch"}).workload_class == "interactive"
+
+
+def test_a_request_comes_from_the_configured_zone_and_prefers_it() -> None:
+    settings = PickerSettings(zone="b")
+    stable = tuple(replace(e, zone=z) for e, z in zip(FLEET.clusters["llama/stable"], "aaba", strict=True))
+    fleet = Fleet((Model("llama", (Version("stable", 1, stable),)),))
+    for seed in range(5):
+        picker = Picker(settings, fleet.endpoints.values(), seed=seed)
+        steered = make_steerer(picker, settings, fleet).steer("llama/stable", CHAT, {}, chat("hi"), 0.0)
+        assert steered.decision is not None
+        assert steered.decision.placed.request.zone == "b"
+        assert steered.decision.endpoints[0] == "10.0.0.3:80"
+
+
+def test_an_adapter_is_one_only_where_an_engine_of_the_cluster_lists_it() -> None:
+    picker = Picker(SETTINGS, FLEET.endpoints.values())
+    steerer = make_steerer(picker)
+    picker.observe_loaded("10.0.0.2:80", ["llama"], ["sql"])
+    picker.observe_loaded("10.0.1.1:80", ["llama"], ["poems"])  # the canary's
+    named = ("sql", "poems", "llama", "my-alias")
+    assert [placed_by(steerer, chat("hi", model=name)).lora for name in named] == ["sql", "", "", ""]
+    assert placed_by(steerer, chat("hi")).lora == ""
+
+
+def test_goes_where_the_adapter_is_loaded() -> None:
+    for seed in range(5):
+        picker = Picker(SETTINGS, FLEET.endpoints.values(), seed=seed)
+        for n, loaded in ((1, []), (2, ["sql"]), (3, []), (4, [])):
+            picker.observe_loaded(f"10.0.0.{n}:80", None, loaded)
+        decision = make_steerer(picker).steer("llama/stable", CHAT, {}, chat("hi", model="sql"), 0.0).decision
+        assert decision is not None
+        assert decision.endpoints[0] == "10.0.0.2:80"
+
+
+def test_another_name_for_the_model_itself_spreads_as_its_own_name_does(steerer: Steerer) -> None:
+    for name in ("llama", "my-alias"):
+        firsts = set()
+        for n in range(8):
+            decision = steerer.steer("llama/stable", CHAT, {}, chat(f"{n}" * 999, model=name), 0.0).decision
+            assert decision is not None
+            assert decision.reasons[0].prediction.detour == 0
+            firsts.add(decision.endpoints[0])
+        assert len(firsts) == 4, name
+
+
+def test_passes_on_the_clients_limit_and_the_model_it_named(steerer: Steerer) -> None:
+    asked = placed_by(steerer, chat("hi", model="llama", max_tokens=77))
+    assert (asked.output_limit, asked.model) == (77, "llama")
+    assert placed_by(steerer, chat("hi")).output_limit is None

@@ -7,6 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ext_proc.decision import Decision
+from ext_proc.events import Placed
+from ext_proc.request import RoutingRequest
 from ext_proc.steer import Steered
 from ext_proc.stream import PickStream
 from tests.ext_proc.messages import body, headers
@@ -14,7 +16,9 @@ from tests.ext_proc.messages import body, headers
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-DECISION = Decision("id-1", ("10.0.0.1:80", "10.0.0.2:80"), 0.1, 0.0, ())
+ENDPOINTS = ("10.0.0.1:80", "10.0.0.2:80")
+PLACED = Placed("id-1", 0.0, RoutingRequest(ENDPOINTS, 10, (), 64), ENDPOINTS, 0, 0, 10, 10, 0.1)
+DECISION = Decision("id-1", ENDPOINTS, 0.1, 0.0, (), "the lowest cost", PLACED)
 
 
 class RecordingDecider:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -11,7 +12,18 @@ from ext_proc.picker import Picker
 from ext_proc.request import RoutingRequest
 from ext_proc.view import View
 from fleet.errors import StoreError
-from fleet.model import Endpoint, Fleet, Hardware, Load, Model, Rate, Traffic, Version
+from fleet.model import (
+    RATE_STALE_SECONDS,
+    UNKNOWN_RATE,
+    Endpoint,
+    Fleet,
+    Hardware,
+    Load,
+    Model,
+    Rate,
+    Traffic,
+    Version,
+)
 from fleet.outage import StoreOutage
 from fleet.settings import PickerSettings
 from fleet.store.memory import MemoryStore
@@ -71,6 +83,19 @@ async def test_publishes_what_it_saw_and_learned(made: Fixture) -> None:
     assert TWO not in rates
 
 
+async def test_starts_from_the_rates_that_were_learned_before_a_restart(made: Fixture) -> None:
+    learned, old = (
+        Rate(43_210.0, 0.01, at=1000.0, observations=90),
+        Rate(99_999.0, 0.01, at=1000.0, observations=9),
+    )
+    await made.store.write("m", {ONE: learned, TWO: replace(old, at=1000.0 - RATE_STALE_SECONDS)})
+    await made.view.remember(at=1001.0)
+    decision = made.picker.pick(RoutingRequest((ONE, TWO), 1000, (), 64), 0.0)
+    assert decision is not None
+    rates = {found.prediction.address: found.prediction.rate for found in decision.reasons}
+    assert rates == {ONE: 43_210.0, TWO: UNKNOWN_RATE.prefill}
+
+
 class BrokenStore(MemoryStore):
     """Away: every read fails; enough of them set `tired`."""
 
@@ -96,5 +121,5 @@ async def test_goes_on_while_the_store_is_away_and_says_so_once(
         await store.tired.wait()
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
-    assert [r.message for r in caplog.records] == ["going on without the store: no Load of m"]
+    assert [r.message for r in caplog.records] == ["going on without the store: no Rate of m"]
     assert made.pick(1.0) in (ONE, TWO)

@@ -25,6 +25,10 @@ if TYPE_CHECKING:
         (checks.header_name, "X-Session-ID", "x-session-id"),
         (checks.cookie_name, "Chat", "Chat"),
         (checks.cookie_name, "", ""),
+        (checks.header_name_or_none, "X-Class", "x-class"),
+        (checks.header_name_or_none, "", ""),
+        (checks.zone, "us-east-1a", "us-east-1a"),
+        (checks.zone, "", ""),
     ],
 )
 def test_gives_what_is_right_in_its_canonical_form(
@@ -52,7 +56,9 @@ def test_gives_what_is_right_in_its_canonical_form(
         (checks.name, ["", ".a", "a/b", "a\n", "a" * 101], "that starts with a letter or digit"),
         (checks.gpu, ["H100"], "expected one of A100-40GB, "),
         (checks.header_name, ["", "x y", ":path", "x\n", "x" * 101, "ü"], "the name of an HTTP header"),
+        (checks.header_name_or_none, ["x y", ":path"], "the name of an HTTP header"),
         (checks.cookie_name, ["a=b", "a;b", " "], "the name of a cookie"),
+        (checks.zone, [" ", "a b", "a/b", "z" * 101], "the name of a zone"),
     ],
 )
 def test_says_what_would_be_right(check: Callable[[str], str], texts: list[str], expected: str) -> None:

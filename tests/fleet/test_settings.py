@@ -199,6 +199,23 @@ def test_sessions_are_named_by_headers_and_cookies_that_can_be() -> None:
         assert refusal(changed("picker", {field: wrong})).startswith(f"f: picker.{field}")
 
 
+def test_endpoints_run_in_the_zone_of_their_pool() -> None:
+    fleet = parse(changed(f"{POOL}.zone", "us-east-1a"), "f").fleet()
+    zones = {address: endpoint.zone for address, endpoint in fleet.endpoints.items()}
+    assert zones == {"10.0.0.1:9000": "us-east-1a", "[fd00::1]:9000": "us-east-1a", "10.0.0.2:8000": ""}
+    assert refusal(changed(f"{POOL}.zone", "a b")) == (
+        f"{IN_POOL}.zone is 'a b': expected the name of a zone, as in us-east-1a, or '' for none"
+    )
+
+
+def test_the_picker_reads_a_class_header_and_knows_its_zone_only_if_told() -> None:
+    assert (parse(GOOD, "f").picker.class_header, parse(GOOD, "f").picker.zone) == ("", "")
+    told = parse(changed("picker", {"class_header": "X-Workload", "zone": "eu-1"}), "f").picker
+    assert (told.class_header, told.zone) == ("x-workload", "eu-1")
+    for field in ("class_header", "zone"):
+        assert refusal(changed("picker", {field: "a b"})).startswith(f"f: picker.{field} is 'a b': expected ")
+
+
 def test_a_request_is_silent_only_after_four_reports_that_leave_it_out() -> None:
     data = changed("envoy", {"log_interval_seconds": 1.0})
     assert parse(data | {"picker": {"silence_seconds": 4}}, "f").picker.silence_seconds == 4

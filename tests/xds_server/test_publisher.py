@@ -7,14 +7,14 @@ import pytest
 from envoy.config.core.v3 import health_check_pb2
 from envoy.config.endpoint.v3 import endpoint_pb2
 
-from fleet.model import Load, Rate, Weight
+from fleet.model import RATE_STALE_SECONDS, Load, Rate, Weight
 from fleet.outage import StoreOutage
 from fleet.settings_file import parse
 from fleet.store.memory import MemoryStore
 from tests.support import AwayStore
 from xds_server.cache import SnapshotCache
 from xds_server.metrics import XdsMetrics
-from xds_server.publisher import RATE_STALE_SECONDS, Publisher
+from xds_server.publisher import Publisher
 from xds_server.snapshot import CLUSTER, ENDPOINT, LISTENER, ROUTE, Snapshot
 
 if TYPE_CHECKING:
