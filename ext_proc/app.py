@@ -12,6 +12,7 @@ from ext_proc.picker import Picker
 from ext_proc.server import PickerService, serve_picker
 from ext_proc.steer import Steerer
 from ext_proc.view import View
+from ext_proc.waiting import WaitingRoom
 from fleet.errors import ConfigError
 from fleet.names import LOG_FLUSH_SECONDS
 from fleet.outage import StoreOutage
@@ -61,8 +62,9 @@ async def run(settings: Settings, source: str, stop: asyncio.Event) -> None:
         stale_after=settings.collect.stale_after_seconds,
         name=secrets.token_hex(8),
     )
-    steerer = Steerer(settings.picker, fleet, PrefixHasher(key, settings.picker.block_bytes), picker)
-    service = PickerService(steerer, picker, metrics)
+    room = WaitingRoom(picker, settings.picker.hold_seconds, settings.picker.held_max)
+    steerer = Steerer(settings.picker, fleet, PrefixHasher(key, settings.picker.block_bytes), picker, room)
+    service = PickerService(steerer, picker, room, metrics)
     store = RedisStore(settings.redis_url)
     try:
         async with (
@@ -72,8 +74,12 @@ async def run(settings: Settings, source: str, stop: asyncio.Event) -> None:
         ):
             log.info("picking among %d endpoints on %s", len(fleet.endpoints), settings.picker_address)
             view = View(fleet, picker, store, metrics, outage)
-            exchange = tasks.create_task(view.run(settings.collect.interval_seconds))
+            running = (
+                tasks.create_task(view.run(settings.collect.interval_seconds)),
+                tasks.create_task(service.dispatch()),
+            )
             await stop.wait()
-            exchange.cancel()
+            for task in running:
+                task.cancel()
     finally:
         await store.close()

@@ -24,6 +24,15 @@ class PickerMetrics:
             buckets=_TTFT_BUCKETS,
             registry=self.registry,
         )
+        self.held = Gauge(
+            "kvpilot_picker_held", "Requests waiting here for an endpoint's queue", registry=self.registry
+        )
+        self.held_seconds = Histogram(
+            "kvpilot_picker_held_seconds",
+            "How long requests that had to wait here did so",
+            buckets=_TTFT_BUCKETS,
+            registry=self.registry,
+        )
         self.log_entries = Counter(
             "kvpilot_picker_log_entries",
             "Access-log entries, by whether they belonged to an outstanding pick",

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import random
-from typing import TYPE_CHECKING
+from types import MappingProxyType
+from typing import TYPE_CHECKING, NamedTuple
 
 from ext_proc import choice
 from ext_proc.decision import Decision
@@ -24,7 +25,7 @@ from fleet.cost_model import CostModel
 from fleet.index import PrefixIndex
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from ext_proc.events import RoutingEvent
     from ext_proc.price import Candidate
@@ -35,6 +36,16 @@ if TYPE_CHECKING:
 
 LOST = 10.0
 """Silences after which another replica's request is over: longer than nearly all answers take."""
+
+
+class Considered(NamedTuple):
+    """Where a request would go now, and why."""
+
+    candidates: list[Candidate]  # at least one, best first
+    why: str  # what the first of them has over the others
+
+
+_NOTHING: Mapping[str, float] = MappingProxyType({})
 
 
 class Picker:
@@ -82,12 +93,27 @@ class Picker:
 
     def pick(self, request: RoutingRequest, now: float) -> Decision | None:
         """The best endpoints among the request's candidates; None if none of them is known."""
+        considered = self.consider(request, now)
+        return None if considered is None else self.place(request, considered, now)
+
+    def consider(
+        self, request: RoutingRequest, now: float, reserved: Mapping[str, float] = _NOTHING
+    ) -> Considered | None:
+        """Where the request would go; nothing is booked. None if no candidate of it is known.
+
+        `reserved`: seconds of prefill, by endpoint, that are as good as placed there.
+        """
         states = self._usable(request, now)
         if not states:
             return None
-        candidates = self._candidates(request, states, now)
+        candidates = self._candidates(request, states, reserved, now)
         home = self._sessions.home(request.session)
         why = choice.order(candidates, self._endpoints, home, self._random)
+        return Considered(candidates, why)
+
+    def place(self, request: RoutingRequest, considered: Considered, now: float) -> Decision:
+        """Book the request where it was considered best."""
+        candidates, why = considered
         best = candidates[0].prediction
         placed = Placed(
             id=self._next_id(),
@@ -105,6 +131,10 @@ class Picker:
         return Decision(
             placed.id, placed.endpoints, best.ttft, best.matched_tokens, tuple(candidates), why, placed
         )
+
+    def queues(self, now: float) -> list[float]:
+        """Each endpoint's seconds until it should have computed all prompts that were placed there."""
+        return [s.ledger.queue_seconds(now, s.rates.prefill) for s in self._endpoints.values()]
 
     def apply(self, event: RoutingEvent, now: float) -> None:
         """News of another replica's placements, or of an engine's cache; what is unknown here is ignored."""
@@ -236,15 +266,20 @@ class Picker:
         return [state for state in serving if state.usable(now)] or serving
 
     def _candidates(
-        self, request: RoutingRequest, states: Sequence[EndpointState], now: float
+        self,
+        request: RoutingRequest,
+        states: Sequence[EndpointState],
+        reserved: Mapping[str, float],
+        now: float,
     ) -> list[Candidate]:
         matched = self._index.match(request.blocks, [state.endpoint.address for state in states])
         output = self._outputs.expected(request.kind, request.output_limit)
         predictions = []
         for state in states:
             state.rates.settle(now)
-            blocks = matched.get(state.endpoint.address, 0)
-            predictions.append(predict(state, request, blocks, output, now))
+            address = state.endpoint.address
+            blocks, ahead = matched.get(address, 0), reserved.get(address, 0.0)
+            predictions.append(predict(state, request, blocks, output, now, ahead))
         pool = Pool.of(states, predictions, now)
         unseen = self._replicas.unseen(pool.arrivals) * pool.service
         elsewhere = [0.0 if self._replicas.owns(p.address) else unseen for p in predictions]

@@ -24,7 +24,8 @@ class Prediction(NamedTuple):
     uncached_tokens: float
     work: float  # those, weighed by where in the prompt they stand
     owed: float  # such work placed there before and not computed, as far as is known
-    prefill_wait: float  # until the prompts before this one are computed
+    queue: float  # seconds until it should be computed, by the clock alone,
+    prefill_wait: float  # and until it will be: what is late, or may be, counts
     prefill: float  # this prompt's own
     room_wait: float  # until a batch slot and KV space are free
     detour: float  # for another zone, and for an adapter that is not loaded
@@ -33,18 +34,24 @@ class Prediction(NamedTuple):
 
 
 def predict(
-    state: EndpointState, request: RoutingRequest, blocks: int, output_tokens: float, now: float
+    state: EndpointState,
+    request: RoutingRequest,
+    blocks: int,
+    output_tokens: float,
+    now: float,
+    reserved: float = 0.0,
 ) -> Prediction:
     """The design's formula: (owed + own uncached tokens) / learned rate x decode slowdown + wait for room.
 
-    `blocks` of the prompt are believed to be there; the answer is expected to have `output_tokens`.
+    `blocks` of the prompt are believed to be there; the answer is expected to have `output_tokens`. The
+    prompt waits for `reserved` seconds of prefill besides those that are placed there.
     """
     rate = state.rates.prefill
     believed = request.tokens_of(blocks)
     matched = believed * state.trust
     uncached = max(1.0, request.prompt_tokens - matched)  # engines compute the last token to answer at all
     work = state.costs.work(matched, uncached)
-    wait = state.ledger.wait_seconds(now, rate)
+    wait = state.ledger.wait_seconds(now, rate) + reserved
     own = state.ledger.service_seconds(work, rate)
     room_wait = _room_wait(state, request.prompt_tokens, output_tokens, now)
     detour = _detour(state, request)
@@ -56,6 +63,7 @@ def predict(
         uncached,
         work,
         state.ledger.owed,
+        state.ledger.queue_seconds(now, rate) + reserved,
         wait,
         own,
         room_wait,

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import TYPE_CHECKING
 
 from envoy.service.ext_proc.v3 import external_processor_pb2 as pb
 
-from fleet.names import DESTINATION_KEY, LB_NAMESPACE, PICK_ID_KEY, PICK_NAMESPACE
+from fleet.names import DESTINATION_KEY, HOLD_SLACK_SECONDS, LB_NAMESPACE, PICK_ID_KEY, PICK_NAMESPACE
 
 if TYPE_CHECKING:
     from ext_proc.decision import Decision
@@ -16,6 +17,15 @@ HEADERS_PASS: bytes = pb.ProcessingResponse(request_headers=pb.HeadersResponse()
 
 BODY_PASS: bytes = pb.ProcessingResponse(request_body=pb.BodyResponse()).SerializeToString()
 """Go on: the body stays as it is, and no endpoint is named."""
+
+
+@cache
+def wait(longest: float) -> bytes:
+    """No reply yet: it may take `longest` seconds. Envoy takes this once for each of its messages."""
+    response = pb.ProcessingResponse()
+    response.override_message_timeout.FromNanoseconds(int((longest + HOLD_SLACK_SECONDS) * 1e9))
+    data: bytes = response.SerializeToString()
+    return data
 
 
 def body_steered(decision: Decision) -> bytes:

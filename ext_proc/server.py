@@ -6,6 +6,7 @@ per request of what was measured (docs/performance.md).
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from contextlib import asynccontextmanager
@@ -16,6 +17,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from ext_proc import completions
 from ext_proc.stream import PickStream
+from ext_proc.waiting import DISPATCH_SECONDS
 from fleet.errors import StartError
 
 if TYPE_CHECKING:
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
     from ext_proc.metrics import PickerMetrics
     from ext_proc.picker import Picker
     from ext_proc.steer import Steerer
+    from ext_proc.waiting import Held, WaitingRoom
 
 _log = logging.getLogger(__name__)
 
@@ -40,10 +43,12 @@ STOP_GRACE_SECONDS = 0.5
 class PickerService:
     """What Envoy calls."""
 
-    def __init__(self, steerer: Steerer, picker: Picker, metrics: PickerMetrics) -> None:
+    def __init__(self, steerer: Steerer, picker: Picker, room: WaitingRoom, metrics: PickerMetrics) -> None:
         self._steerer = steerer
         self._picker = picker
+        self._room = room
         self._metrics = metrics
+        self._someone_waits = asyncio.Event()
 
     def handlers(self) -> tuple[grpc.GenericRpcHandler, ...]:
         """ext_proc and the access log, for a gRPC server."""
@@ -55,7 +60,7 @@ class PickerService:
         )
 
     async def _process(self, _: object, context: grpc.aio.ServicerContext[Any, Any]) -> None:
-        stream = PickStream(self._steerer)
+        stream = PickStream(self._steerer, self._room.longest)
         answered = False
         try:
             while not stream.done:
@@ -65,21 +70,46 @@ class PickerService:
                 answer = stream.receive(data, time.monotonic())
                 if answer is not None:
                     await context.write(answer)
+                if stream.held is not None:
+                    await self._turn_of(stream.held)
+                    await context.write(stream.go(stream.held))
             answered = True
         finally:
             self._count(stream, answered=answered)
 
+    async def dispatch(self) -> None:
+        """Let those go who wait and whose turn has come, for ever."""
+        while True:
+            await self._someone_waits.wait()
+            self._someone_waits.clear()
+            while len(self._room):
+                await asyncio.sleep(DISPATCH_SECONDS)
+                self._room.dispatch(time.monotonic())
+
+    async def _turn_of(self, held: Held) -> None:
+        if not held.settled:
+            turn = asyncio.Event()
+            held.wake = turn.set
+            self._someone_waits.set()
+            with self._metrics.held.track_inprogress():
+                await turn.wait()
+        self._metrics.held_seconds.observe(time.monotonic() - held.arrived)
+
     def _count(self, stream: PickStream, *, answered: bool) -> None:
         """Note what became of a request; a decision that Envoy never got is taken back."""
         self._metrics.requests.labels(stream.outcome if answered else "abandoned").inc()
-        if stream.decision is None:
+        decision = stream.decision
+        if stream.held is not None and not answered:
+            self._room.leave(stream.held)
+            decision = stream.held.decision
+        if decision is None:
             return
         if answered:
-            self._metrics.predicted_ttft.observe(stream.decision.predicted_ttft)
+            self._metrics.predicted_ttft.observe(decision.predicted_ttft)
             if _log.isEnabledFor(logging.DEBUG):
-                _log.debug("%s", stream.decision.explain())
+                _log.debug("%s", decision.explain())
         else:
-            self._picker.cancel(stream.decision.id, time.monotonic())
+            self._picker.cancel(decision.id, time.monotonic())
 
     async def _stream_access_logs(self, _: object, context: grpc.aio.ServicerContext[Any, Any]) -> bytes:
         while (data := await context.read()) is not grpc.aio.EOF:
@@ -100,7 +130,11 @@ async def serve_picker(service: PickerService, address: str, largest_body: int) 
     # A body may overshoot Envoy's buffer limit by what one read brought.
     largest_message = 2 * largest_body + MESSAGE_OVERHEAD_BYTES
     server = grpc.aio.server(
-        options=[("grpc.max_receive_message_length", largest_message), ("grpc.so_reuseport", 0)]
+        options=[
+            ("grpc.max_receive_message_length", largest_message),
+            ("grpc.so_reuseport", 0),
+            ("grpc.http2.max_ping_strikes", 0),  # Envoy pings every second: so it notices a frozen picker
+        ]
     )
     server.add_generic_rpc_handlers(service.handlers())
     checks = health.aio.HealthServicer()

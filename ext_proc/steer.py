@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from ext_proc.decision import Decision
     from ext_proc.picker import Picker
     from ext_proc.request import WorkloadClass
+    from ext_proc.waiting import Held, WaitingRoom
     from fleet.model import Fleet
     from fleet.prefix import PrefixHasher
     from fleet.settings import PickerSettings
@@ -32,19 +33,32 @@ PROMPT_TOKENS_MAX = 1e7
 
 @dataclass(frozen=True, slots=True)
 class Steered:
-    """What became of one request: a decision, or why there is none. `outcome` is a word for counters."""
+    """What became of one request: a decision, or that it waits for one, or why there will be none.
+
+    `outcome` is a word for counters.
+    """
 
     outcome: str
     decision: Decision | None = None
+    held: Held | None = None  # where it waits
 
 
 class Steerer:
     """Joins protocols, hashing and the picker for one fleet."""
 
-    def __init__(self, settings: PickerSettings, fleet: Fleet, hasher: PrefixHasher, picker: Picker) -> None:
+    def __init__(
+        self,
+        settings: PickerSettings,
+        fleet: Fleet,
+        hasher: PrefixHasher,
+        picker: Picker,
+        room: WaitingRoom,
+    ) -> None:
+        """`room` is the one in front of `picker`."""
         self._settings = settings
         self._hasher = hasher
         self._picker = picker
+        self._room = room
         self._candidates = {
             cluster: (endpoints[0].model, tuple(endpoint.address for endpoint in endpoints))
             for cluster, endpoints in fleet.clusters.items()
@@ -82,8 +96,8 @@ class Steerer:
             workload_class=self._workload_class(headers),
             zone=self._settings.zone,
         )
-        decision = self._picker.pick(request, now)
-        return Steered("steered" if decision else "no-endpoint", decision)
+        held = self._room.arrive(request, now)
+        return settled(held) if held.settled else Steered("held", held=held)
 
     def _lora(self, named: str, model: str, candidates: Sequence[str]) -> str:
         """The adapter that a request names in place of its model, or ''.
@@ -96,6 +110,11 @@ class Steerer:
     def _workload_class(self, headers: Mapping[str, str]) -> WorkloadClass:
         name = self._settings.class_header
         return "batch" if name and headers.get(name) == "batch" else "interactive"
+
+
+def settled(held: Held) -> Steered:
+    """What became of a request that has its decision, at once or after a wait."""
+    return Steered("steered" if held.decision else "no-endpoint", held.decision)
 
 
 def _unseen(headers: Mapping[str, str], body: bytes) -> float:

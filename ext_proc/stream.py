@@ -1,7 +1,8 @@
 """One request's ext_proc exchange, without I/O: a message in, a reply out, until it is done.
 
 Envoy sends the headers, then the body (whole, or its beginning). Each gets exactly one reply; after the
-last one the stream is done and the handler must return, since an open one stays for the whole answer.
+last one the stream is done and the handler must return, since an open one stays for the whole answer. A
+request that is held gets word to wait before its reply.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from envoy.service.ext_proc.v3 import external_processor_pb2 as pb
 from google.protobuf.message import DecodeError
 
 from ext_proc import reply
+from ext_proc.steer import settled
 from fleet.names import CLUSTER_ATTRIBUTE
 
 if TYPE_CHECKING:
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
 
     from ext_proc.decision import Decision
     from ext_proc.steer import Steered
+    from ext_proc.waiting import Held
 
 
 class Decider(Protocol):
@@ -32,15 +35,22 @@ class Decider(Protocol):
 
 
 class PickStream:
-    """One exchange. Once `done`, `outcome` says in a word what became of the request."""
+    """One exchange. Once `done`, `outcome` says in a word what became of the request.
 
-    def __init__(self, decider: Decider) -> None:
+    While it is not done and `held` is there, the next thing to do is to wait until that is settled, and then
+    to send what `go` gives.
+    """
+
+    def __init__(self, decider: Decider, longest_hold: float) -> None:
+        """A request may be held for `longest_hold` seconds."""
         self._decider = decider
+        self._longest_hold = longest_hold
         self._headers: dict[str, str] = {}
         self._cluster = ""
         self.done = False
         self.outcome = "aborted"
         self.decision: Decision | None = None
+        self.held: Held | None = None
 
     def receive(self, data: bytes, now: float) -> bytes | None:
         """The reply to one message of Envoy's, or None where it deserves none (then it is done)."""
@@ -71,6 +81,16 @@ class PickStream:
     def _on_body(self, body: bytes, now: float) -> bytes | None:
         path = self._headers.get(":path", "")
         steered = self._decider.steer(self._cluster, path, self._headers, body, now)
+        if steered.held is not None:
+            self.held = steered.held
+            return reply.wait(self._longest_hold)
+        return self._reply(steered)
+
+    def go(self, held: Held) -> bytes | None:
+        """The reply to the body, once the request that was held is settled."""
+        return self._reply(settled(held))
+
+    def _reply(self, steered: Steered) -> bytes | None:
         self.decision = steered.decision
         if steered.decision is None:
             return self._end(steered.outcome, reply.BODY_PASS)

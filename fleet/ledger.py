@@ -96,15 +96,24 @@ class Ledger:
         What is left is uncertain, so this is the mean of what is left if it is: E max(0, X) of a normal X,
         by (x + sqrt(x^2 + 0.64 s^2)) / 2, which is exact at x = 0 and far from it.
         """
-        if self.unobservable:
-            self._settle(now, rate)
-        if rate != self._rate:
-            self._reckon(rate)
+        self._bring_up(now, rate)
         if not self.prefills:
             return 0.0
         left = self._left(now)
         spread = UNCERTAINTY * (self._free_at - self._head_began())
         return 0.5 * (left + math.sqrt(left * left + 0.64 * spread * spread))
+
+    def queue_seconds(self, now: float, rate: float) -> float:
+        """Time until all that is placed should be computed, by the clock alone: 0 once that is past."""
+        self._bring_up(now, rate)
+        return max(0.0, self._free_at - now) if self.prefills else 0.0
+
+    def _bring_up(self, now: float, rate: float) -> None:
+        """Reckon for this rate, with what is over by `now`."""
+        if self.unobservable:
+            self._settle(now, rate)
+        if rate != self._rate:
+            self._reckon(rate)
 
     def _left(self, now: float) -> float:
         """Seconds until the queue is empty, or less than nothing: since when it should be.

@@ -38,6 +38,9 @@ Engines send their headers before prefill, so the first byte says nothing about 
 LOG_FLUSH_SECONDS = 0.05
 """How long an Envoy worker gathers access-log entries for one message: news is late by this at most."""
 
+HOLD_SLACK_SECONDS = 1.0
+"""Envoy waits so much longer than the picker may hold a request: its way, and one late dispatch."""
+
 ENDPOINT_FAILURE_CODES = (502, 503, 504)
 """HTTP status codes that speak of the endpoint and not of the request: worth a retry elsewhere."""
 

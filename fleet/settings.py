@@ -176,6 +176,14 @@ class PickerSettings(_Section):
         description="a request that no log entry speaks of for this long is over; Envoy reports every running"
         " one each envoy.log_interval_seconds",
     )
+    hold_seconds: float = Field(
+        120,
+        ge=0,
+        le=600,
+        description="longest that a request waits in the picker where all queues it might join are long; 0:"
+        " every request is sent at once",
+    )
+    held_max: int = Field(1024, ge=1, le=65_536, description="requests held at once; more go at once")
     key_file: Path | None = Field(None, description="secret that seeds the hashes; shared by all replicas")
     session_headers: tuple[HeaderName, ...] = Field(
         ("x-session-id", "x-conversation-id", "x-correlation-id", "mcp-session-id"),

@@ -8,6 +8,7 @@ really does. What else a policy can have is a protocol of its own: it gets that 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import Enum
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
@@ -40,6 +41,13 @@ class Job:
     output_limit: int | None = None  # what the client asked for at most
 
 
+class Verdict(Enum):
+    """What a policy may say of a request instead of where it goes."""
+
+    HELD = "held"
+    """It waits in the router, which `HoldsRequests`."""
+
+
 class Policy(Protocol):
     """One router. Deterministic for its seed; times are seconds of virtual time."""
 
@@ -55,7 +63,7 @@ class Policy(Protocol):
     def start(self, endpoints: Sequence[Endpoint], kv_tokens: Sequence[int], seed: int) -> None:
         """Before the first request: the fleet, and each endpoint's KV capacity in tokens."""
 
-    def place(self, job: Job, now: float) -> int | None:
+    def place(self, job: Job, now: float) -> int | Verdict | None:
         """The index of the endpoint the request goes to; None refuses it (which counts as a failure)."""
 
     def first_token(self, job: Job, now: float, at: float) -> None:
@@ -66,6 +74,17 @@ class Policy(Protocol):
 
     def scrape(self, index: int, load: Load, now: float) -> None:
         """One endpoint's gauges as they stand at `now`."""
+
+
+@runtime_checkable
+class HoldsRequests(Protocol):
+    """A policy that decides some requests later than they arrive, as a gateway with a queue does."""
+
+    dispatch_interval: float
+    """Seconds between two calls of `dispatch` while requests are held."""
+
+    def dispatch(self, now: float) -> list[tuple[Job, int | None]]:
+        """Held requests that go now, and where; None refuses one."""
 
 
 @runtime_checkable

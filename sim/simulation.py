@@ -24,7 +24,9 @@ from sim.policy import (
     KV_NEWS_SECONDS,
     HearsOfCaches,
     HearsOfSlowdowns,
+    HoldsRequests,
     SeesEngines,
+    Verdict,
 )
 from sim.result import Outcome, Result
 from sim.timing import timing
@@ -103,6 +105,7 @@ class _Simulation:
         self._usage_share = usage_share
         self._random = random.Random(seed)
         self._running: dict[int, _Running] = {}
+        self._held: dict[int, bool] = {}  # jobs that wait in the policy: whether they will tell usage
         self._outcomes: dict[int, Outcome] = {}
         self._arrivals_left = len(jobs)
         self._order = count()  # breaks ties in the heap: first queued, first happens
@@ -154,6 +157,25 @@ class _Simulation:
         self._arrivals_left -= 1
         tells_usage = self._random.random() < self._usage_share  # drawn for all: every policy sees the same
         index = self._policy.place(job, now)
+        if index is Verdict.HELD:
+            if not self._held:
+                self._queue_dispatch(now)
+            self._held[job.id] = tells_usage
+        else:
+            self._send(now, job, index, tells_usage)
+
+    def _queue_dispatch(self, now: float) -> None:
+        if not isinstance(self._policy, HoldsRequests):
+            raise TypeError("a policy that holds requests must be able to dispatch them")
+        self._queue(now + self._policy.dispatch_interval, self._dispatch, self._policy)
+
+    def _dispatch(self, now: float, policy: HoldsRequests) -> None:
+        for job, index in policy.dispatch(now):
+            self._send(now, job, index, self._held.pop(job.id))
+        if self._held:
+            self._queue_dispatch(now)
+
+    def _send(self, now: float, job: Job, index: int | None, tells_usage: bool) -> None:
         if index is None:
             self._outcomes[job.id] = Outcome(job.id, None)
             return
@@ -224,7 +246,7 @@ class _Simulation:
         self._policy.finish(running.job, now, cached_tokens)
 
     def _slow(self, now: float, slowdown: Slowdown) -> None:
-        if not self._arrivals_left and not self._running:
+        if not (self._arrivals_left or self._running or self._held):
             return  # nobody would notice
         self._engines[slowdown.endpoint].set_speed(slowdown.factor, now)
         self._arm(slowdown.endpoint)
@@ -234,7 +256,7 @@ class _Simulation:
     def _scrape(self, now: float, _: None) -> None:
         for index, engine in enumerate(self._engines):
             self._policy.scrape(index, _load(engine, now), now)
-        if self._arrivals_left or self._running:
+        if self._arrivals_left or self._running or self._held:
             self._queue(now + self._policy.scrape_interval, self._scrape, None)
 
 

@@ -13,15 +13,17 @@ from typing import TYPE_CHECKING
 from ext_proc.events import BlocksRemoved, BlocksStored
 from ext_proc.picker import Picker
 from ext_proc.request import RoutingRequest
+from ext_proc.waiting import DISPATCH_SECONDS, WaitingRoom
 from fleet.model import Rate
 from fleet.names import LOG_FLUSH_SECONDS
 from fleet.settings import CollectSettings, EnvoySettings, PickerSettings
-from sim.policy import END_NEWS_SECONDS
+from sim.policy import END_NEWS_SECONDS, Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from ext_proc.events import Placed
+    from ext_proc.waiting import Held
     from fleet.model import Endpoint, Load
     from sim.policy import Job, Policy
 
@@ -78,8 +80,10 @@ class Kvpilot:
         self._lag = lag
         self._classes = classes
         self._name = f"replica-{replica}"
+        self.dispatch_interval = DISPATCH_SECONDS
         self._picker: Picker | None = None
         self._in_flight: dict[int, _Pick] = {}  # by job
+        self._settled: list[tuple[Job, Held]] = []  # held before, and to be told of
 
     def start(self, endpoints: Sequence[Endpoint], kv_tokens: Sequence[int], seed: int) -> None:
         """Know the fleet, with priors as wrong as they are to be; of KV caches the engines' metrics tell."""
@@ -92,9 +96,10 @@ class Kvpilot:
         self._addresses = tuple(endpoint.address for endpoint in endpoints)
         self._picker = None
         self._in_flight = {}
+        self._settled = []
 
-    def place(self, job: Job, now: float) -> int | None:
-        """The first of the endpoints that the picker lists."""
+    def place(self, job: Job, now: float) -> int | Verdict | None:
+        """The first of the endpoints that the picker lists, or wait for it."""
         request = RoutingRequest(
             candidates=self._addresses,
             prompt_tokens=job.prompt_tokens,
@@ -104,12 +109,25 @@ class Kvpilot:
             session=job.session,
             workload_class="batch" if self._classes and job.workload_class == "batch" else "interactive",
         )
-        decision = self._picker_for(job.block_tokens).pick(request, now)
+        self._picker_for(job.block_tokens)
+        held = self._room.arrive(request, now)
+        if held.settled:
+            return self._sent(job, held)
+        held.wake = lambda: self._settled.append((job, held))
+        return Verdict.HELD
+
+    def dispatch(self, now: float) -> list[tuple[Job, int | None]]:
+        """Who waited, and goes now."""
+        self._room.dispatch(now)
+        settled, self._settled = self._settled, []
+        return [(job, self._sent(job, held)) for job, held in settled]
+
+    def _sent(self, job: Job, held: Held) -> int | None:
+        decision = held.decision
         if decision is None:
             return None
-        address = decision.endpoints[0]
         self._in_flight[job.id] = _Pick(decision.placed)
-        return self._addresses.index(address)
+        return self._addresses.index(decision.endpoints[0])
 
     def placement(self, job: Job) -> Placed:
         """What another replica must hear of a request that was placed here."""
@@ -179,6 +197,7 @@ class Kvpilot:
             settings = settings.model_copy(update={"bytes_per_token": settings.block_bytes / block_tokens})
             delay = self.feedback_delay + _NEWS_SLACK + self._lag
             self._picker = Picker(settings, self._endpoints, self._seed, news_delay=delay, name=self._name)
+            self._room = WaitingRoom(self._picker, settings.hold_seconds, settings.held_max)
             if not self._learning:
                 for endpoint in self._endpoints:
                     self._picker.believe(endpoint.address, endpoint.prior.prefill, certain=True)

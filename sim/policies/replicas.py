@@ -11,7 +11,8 @@ from functools import partial
 from random import Random
 from typing import TYPE_CHECKING, Any, Protocol
 
-from sim.policy import Policy
+from ext_proc.waiting import DISPATCH_SECONDS
+from sim.policy import HoldsRequests, Policy, Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -37,6 +38,7 @@ class Replicas:
         self.scrape_interval = routers[0].scrape_interval
         self.feedback_delay = routers[0].feedback_delay
         self._routers = routers
+        self.dispatch_interval = DISPATCH_SECONDS
         self._lag = lag
         self._owner: dict[int, Replica] = {}  # by job: who decided it
         self._late: deque[tuple[float, Callable[[float], None]]] = deque()  # by when it is heard
@@ -48,16 +50,26 @@ class Replicas:
         for router in self._routers:
             router.start(endpoints, kv_tokens, seed)
 
-    def place(self, job: Job, now: float) -> int | None:
+    def place(self, job: Job, now: float) -> int | Verdict | None:
         """Decided by one replica; the others hear of it later."""
         self._catch_up(now)
         router = self._random.choice(self._routers)
         index = router.place(job, now)
-        if index is not None:
-            self._owner[job.id] = router
-            placement = router.placement(job)
-            self._tell(router, now, lambda other, at: other.follow(job, placement, at))
+        if isinstance(index, int):
+            self._publish(router, job, now)
         return index
+
+    def dispatch(self, now: float) -> list[tuple[Job, int | None]]:
+        """What any of them held, and lets go now."""
+        self._catch_up(now)
+        sent: list[tuple[Job, int | None]] = []
+        for router in self._routers:
+            if isinstance(router, HoldsRequests):
+                for job, index in router.dispatch(now):
+                    if index is not None:
+                        self._publish(router, job, now)
+                    sent.append((job, index))
+        return sent
 
     def first_token(self, job: Job, now: float, at: float) -> None:
         """Heard by the replica that decided, and later by the others."""
@@ -78,6 +90,11 @@ class Replicas:
         self._catch_up(now)
         for router in self._routers:
             router.scrape(index, load, now)
+
+    def _publish(self, router: Replica, job: Job, now: float) -> None:
+        self._owner[job.id] = router
+        placement = router.placement(job)
+        self._tell(router, now, lambda other, at: other.follow(job, placement, at))
 
     def _tell(self, owner: Replica, now: float, news: Callable[[Replica, float], None]) -> None:
         for router in self._routers:

@@ -36,7 +36,7 @@ def test_plays_what_is_missing_and_repeats_nothing(
     out.write_text(kept + "\n")
     command = ["run", "cases", "--out", str(out), "--trace", trace, *CHOICE]
     assert main([*command, "--resume"]) == 0
-    assert json.loads(capsys.readouterr().out)["runs"] == 6  # two policies at three speedups
+    assert json.loads(capsys.readouterr().out)["runs"] == 8  # two policies at four speedups
     runs = load(out)
     assert out.read_text().startswith(kept)
     assert runs[ONE]["ttft_mean_s"] == 7.0

@@ -13,7 +13,7 @@ PREFILL = 0.1  # seconds; 5 % of it are 5 ms
 
 
 def candidate(address: str, cost: float) -> Candidate:
-    prediction = Prediction(address, 0, 0, 1000, 1000, 0, 0, PREFILL, 0, 0, 10_000, cost)
+    prediction = Prediction(address, 0, 0, 1000, 1000, 0, 0, 0, PREFILL, 0, 0, 10_000, cost)
     return Candidate(prediction, cost, 0, 0, 0, 0, cost)
 
 

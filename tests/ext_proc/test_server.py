@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from typing import TYPE_CHECKING, Any
 
 import grpc
@@ -14,13 +15,16 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from ext_proc.metrics import PickerMetrics
 from ext_proc.picker import Picker
+from ext_proc.request import RoutingRequest
 from ext_proc.server import ACCESS_LOG_SERVICE, EXT_PROC_SERVICE, PickerService, serve_picker
 from ext_proc.steer import Steerer
+from ext_proc.waiting import WaitingRoom
 from fleet.errors import StartError
 from fleet.model import Endpoint, Fleet, Hardware, Model, Version
 from fleet.prefix import PrefixHasher
 from fleet.settings import PickerSettings
 from tests.ext_proc.messages import ADDRESS, body, entry, headers
+from tests.support import until
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -37,8 +41,9 @@ class Served:
         self.metrics = PickerMetrics()
         self.picker = Picker(settings, FLEET.endpoints.values())
         hasher = PrefixHasher(b"k", settings.block_bytes)
-        steerer = Steerer(settings, FLEET, hasher, self.picker)
-        self.service = PickerService(steerer, self.picker, self.metrics)
+        self.room = WaitingRoom(self.picker, longest=settings.hold_seconds, places=settings.held_max)
+        steerer = Steerer(settings, FLEET, hasher, self.picker, self.room)
+        self.service = PickerService(steerer, self.picker, self.room, self.metrics)
 
     def count(self, outcome: str) -> float:
         return float(self.metrics.requests.labels(outcome)._value.get())
@@ -51,8 +56,11 @@ async def served() -> AsyncIterator[tuple[Served, grpc.aio.Channel]]:
     async with (
         serve_picker(made.service, "127.0.0.1:0", LARGEST) as port,
         grpc.aio.insecure_channel(f"127.0.0.1:{port}", options=options) as channel,
+        asyncio.TaskGroup() as tasks,
     ):
+        dispatching = tasks.create_task(made.service.dispatch())
         yield made, channel
+        dispatching.cancel()
 
 
 def chat(content: str) -> bytes:
@@ -151,6 +159,66 @@ async def test_takes_its_decision_back_where_envoy_left_before_it_came() -> None
     made = Served()
     with pytest.raises(asyncio.CancelledError):
         await made.service._process(None, LeavingEnvoy())  # type: ignore[arg-type]
+    assert made.picker.in_flight == 0
+    assert made.count("abandoned") == 1
+
+
+def fill_the_only_endpoint(made: Served) -> str:
+    """A prompt that keeps it busy for minutes; the id of its pick."""
+    tokens = 10_000_000
+    decision = made.picker.pick(RoutingRequest((ADDRESS,), tokens, (), 64), time.monotonic())
+    assert decision is not None
+    return decision.id
+
+
+async def ask(channel: grpc.aio.Channel) -> Any:
+    call: Any = channel.stream_stream(f"/{EXT_PROC_SERVICE}/Process")()
+    await call.write(headers(path="/v1/chat/completions"))
+    await call.read()
+    await call.write(body(chat("hello")))
+    return call
+
+
+async def test_holds_a_request_until_the_only_queue_is_short(served: tuple[Served, grpc.aio.Channel]) -> None:
+    made, channel = served
+    first = fill_the_only_endpoint(made)
+    call = await ask(channel)
+    word = pb.ProcessingResponse.FromString(await call.read())
+    assert word.HasField("override_message_timeout")
+    await until(lambda: made.metrics.held._value.get() == 1)
+    assert made.picker.in_flight == 1
+    made.picker.cancel(first, time.monotonic())
+    answer = pb.ProcessingResponse.FromString(await call.read())
+    assert answer.dynamic_metadata["envoy.lb"]["x-gateway-destination-endpoint"] == ADDRESS
+    assert await call.read() is grpc.aio.EOF
+    assert (made.picker.in_flight, len(made.room), made.metrics.held._value.get()) == (1, 0, 0)
+    assert made.count("steered") == 1
+
+
+async def test_forgets_a_held_request_whose_client_leaves(served: tuple[Served, grpc.aio.Channel]) -> None:
+    made, channel = served
+    first = fill_the_only_endpoint(made)
+    call = await ask(channel)
+    await call.read()
+    assert len(made.room) == 1
+    call.cancel()
+    await until(lambda: len(made.room) == 0)
+    made.picker.cancel(first, time.monotonic())
+    assert made.count("abandoned") == 1
+    assert made.picker.in_flight == 0
+
+
+async def test_takes_back_what_a_held_request_got_where_envoy_left_meanwhile() -> None:
+    made = Served()
+    first = fill_the_only_endpoint(made)
+    envoy = LeavingEnvoy()
+    handling = asyncio.ensure_future(made.service._process(None, envoy))  # type: ignore[arg-type]
+    await until(lambda: len(made.room) == 1)
+    made.picker.cancel(first, time.monotonic())
+    made.room.dispatch(time.monotonic())
+    assert made.picker.in_flight == 1
+    with pytest.raises(asyncio.CancelledError):
+        await handling
     assert made.picker.in_flight == 0
     assert made.count("abandoned") == 1
 

@@ -8,6 +8,7 @@ import pytest
 
 from ext_proc.picker import Picker
 from ext_proc.steer import Steerer
+from ext_proc.waiting import WaitingRoom
 from fleet.model import Endpoint, Fleet, Hardware, Model, Version
 from fleet.prefix import PrefixHasher
 from fleet.settings import PickerSettings
@@ -42,7 +43,8 @@ def steerer() -> Steerer:
 
 
 def make_steerer(picker: Picker, settings: PickerSettings = SETTINGS, fleet: Fleet = FLEET) -> Steerer:
-    return Steerer(settings, fleet, PrefixHasher(b"k", settings.block_bytes), picker)
+    room = WaitingRoom(picker, longest=0, places=1)  # nobody is held
+    return Steerer(settings, fleet, PrefixHasher(b"k", settings.block_bytes), picker, room)
 
 
 def placed_by(

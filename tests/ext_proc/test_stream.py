@@ -11,6 +11,8 @@ from ext_proc.events import Placed
 from ext_proc.request import RoutingRequest
 from ext_proc.steer import Steered
 from ext_proc.stream import PickStream
+from ext_proc.waiting import Held
+from fleet.names import HOLD_SLACK_SECONDS
 from tests.ext_proc.messages import body, headers
 
 if TYPE_CHECKING:
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
 
 ENDPOINTS = ("10.0.0.1:80", "10.0.0.2:80")
 PLACED = Placed("id-1", 0.0, RoutingRequest(ENDPOINTS, 10, (), 64), ENDPOINTS, 0, 0, 10, 10, 0.1)
+LONGEST_HOLD = 20.0
 DECISION = Decision("id-1", ENDPOINTS, 0.1, 0.0, (), "the lowest cost", PLACED)
 
 
@@ -43,7 +46,7 @@ def reply(data: bytes | None) -> pb.ProcessingResponse:
 
 def test_holds_the_headers_until_the_body_and_names_the_endpoints_in_metadata_only() -> None:
     decider = RecordingDecider(Steered("steered", DECISION))
-    stream = PickStream(decider)
+    stream = PickStream(decider, LONGEST_HOLD)
     first = reply(stream.receive(headers(), 1.0))
     assert first.WhichOneof("response") == "request_headers"
     assert stream.outcome == "aborted"  # if it ended here
@@ -63,15 +66,40 @@ def test_holds_the_headers_until_the_body_and_names_the_endpoints_in_metadata_on
 
 def test_decides_from_the_beginning_of_a_body_that_is_too_long_to_be_sent_whole() -> None:
     decider = RecordingDecider(Steered("steered", DECISION))
-    stream = PickStream(decider)
+    stream = PickStream(decider, LONGEST_HOLD)
     stream.receive(headers(), 1.0)
     stream.receive(body(b"{", end=False), 1.0)
     assert (stream.done, stream.outcome) == (True, "steered")
 
 
+def test_asks_for_patience_while_a_request_is_held_and_replies_when_it_goes() -> None:
+    held = Held(PLACED.request, arrived=1.0)
+    stream = PickStream(RecordingDecider(Steered("held", held=held)), LONGEST_HOLD)
+    stream.receive(headers(), 1.0)
+    word = reply(stream.receive(body(b"{}"), 1.0))
+    assert word.WhichOneof("response") is None
+    assert word.override_message_timeout.ToTimedelta().total_seconds() == LONGEST_HOLD + HOLD_SLACK_SECONDS
+    assert (stream.done, stream.held) == (False, held)
+    held.settle(DECISION)
+    answer = reply(stream.go(held))
+    assert answer.WhichOneof("response") == "request_body"
+    assert answer.dynamic_metadata["kvpilot"]["pick_id"] == "id-1"
+    assert (stream.done, stream.outcome, stream.decision) == (True, "steered", DECISION)
+
+
+def test_lets_a_held_request_pass_that_has_nowhere_to_go_any_more() -> None:
+    held = Held(PLACED.request, arrived=1.0)
+    stream = PickStream(RecordingDecider(Steered("held", held=held)), LONGEST_HOLD)
+    stream.receive(headers(), 1.0)
+    stream.receive(body(b"{}"), 1.0)
+    held.settle(None)
+    assert not reply(stream.go(held)).HasField("dynamic_metadata")
+    assert (stream.done, stream.outcome) == (True, "no-endpoint")
+
+
 def test_lets_a_request_pass_that_nothing_can_be_decided_of() -> None:
     decider = RecordingDecider(Steered("not-json"))
-    stream = PickStream(decider)
+    stream = PickStream(decider, LONGEST_HOLD)
     stream.receive(headers(), 1.0)
     answer = reply(stream.receive(body(b"?"), 1.0))
     assert answer.WhichOneof("response") == "request_body"
@@ -82,7 +110,7 @@ def test_lets_a_request_pass_that_nothing_can_be_decided_of() -> None:
 def test_is_done_after_the_headers_of_what_it_does_not_read() -> None:
     for data in (headers("GET"), headers(path="/other"), headers(end=True)):
         decider = RecordingDecider(Steered("steered", DECISION))
-        stream = PickStream(decider)
+        stream = PickStream(decider, LONGEST_HOLD)
         assert reply(stream.receive(data, 1.0)).WhichOneof("response") == "request_headers"
         assert stream.done
         assert not decider.asked
@@ -90,11 +118,11 @@ def test_is_done_after_the_headers_of_what_it_does_not_read() -> None:
 
 @given(data=st.binary(max_size=60))
 def test_never_raises_whatever_the_bytes(data: bytes) -> None:
-    PickStream(RecordingDecider(Steered("steered", DECISION))).receive(data, 1.0)
+    PickStream(RecordingDecider(Steered("steered", DECISION)), LONGEST_HOLD).receive(data, 1.0)
 
 
 def test_ends_without_a_reply_on_a_message_it_never_asked_for() -> None:
     message = pb.ProcessingRequest(response_headers=pb.HttpHeaders()).SerializeToString()
-    stream = PickStream(RecordingDecider(Steered("steered", DECISION)))
+    stream = PickStream(RecordingDecider(Steered("steered", DECISION)), LONGEST_HOLD)
     assert stream.receive(message, 1.0) is None
     assert (stream.done, stream.outcome) == (True, "unexpected")

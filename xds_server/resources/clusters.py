@@ -31,7 +31,12 @@ LOG_CLUSTER = f"{PICKER_CLUSTER}-log"
 many cores those would use up the picks' `max_requests`."""
 
 MAX_CONCURRENT_PICKS = 64
-"""A frozen picker delays at most this many requests at once; so many left none unpicked at 2,800 a second."""
+"""So many left none unpicked at 2,800 requests a second. A picker that hangs while its health check passes
+delays at most this many at once, and those that it may hold."""
+
+FROZEN_SECONDS = 1.0
+"""Between HTTP/2 pings to the picker, and the longest wait for an answer: a connection to a frozen process is
+then closed, and every request that is held there fails open. Picks take milliseconds."""
 
 PANIC_PERCENT = 10
 """Below this share of healthy members Envoy tries all: GPUs are few, so one healthy pod of ten should still
@@ -78,7 +83,8 @@ def version_cluster(name: str, settings: Settings) -> Resource:
 
 def picker_cluster(settings: Settings) -> Resource:
     """The picker, set up so that a dead or frozen one delays nobody for more than a moment."""
-    picks = cluster.CircuitBreakersThresholds(max_requests=MAX_CONCURRENT_PICKS)
+    held = settings.picker.held_max if settings.picker.hold_seconds else 0
+    picks = cluster.CircuitBreakersThresholds(max_requests=MAX_CONCURRENT_PICKS + held)
     return _grpc_cluster(PICKER_CLUSTER, settings, picks)
 
 
@@ -169,6 +175,10 @@ def _grpc_health_check() -> core.HealthCheck:
 def _http2() -> upstreams_http.HttpProtocolOptions:
     return upstreams_http.HttpProtocolOptions(
         explicit_http_config=upstreams_http.HttpProtocolOptionsExplicitHttpConfig(
-            http2_protocol_options=core.Http2ProtocolOptions()
+            http2_protocol_options=core.Http2ProtocolOptions(
+                connection_keepalive=core.KeepaliveSettings(
+                    interval=seconds(FROZEN_SECONDS), timeout=seconds(FROZEN_SECONDS)
+                )
+            )
         )
     )

@@ -25,10 +25,10 @@ def jobs(count: int) -> list[Job]:
     return made
 
 
-def play(policy: Policy, seed: int) -> list[int | None]:
+def play(policy: Policy, seed: int) -> list[object]:
     """A short run: first tokens three requests later, ends ten later, and scrapes now and then."""
     policy.start(endpoints(ENDPOINTS), [KV_TOKENS] * ENDPOINTS, seed)
-    placed: list[int | None] = []
+    placed: list[object] = []
     work = jobs(150)
     for n, job in enumerate(work):
         now = job.arrival

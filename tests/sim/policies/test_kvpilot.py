@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from fleet.settings import PickerSettings
 from sim.fleets import fleet
 from sim.policies.kvpilot import FACTORIES, PRIOR_ERROR, Kvpilot
 from sim.simulation import Slowdown, simulate
@@ -56,8 +57,20 @@ def test_requests_that_wait_longer_than_the_silence_are_still_believed_in_flight
             seen.append(self.in_flight)
             super().finish(job, now, cached_tokens)
 
-    simulate(jobs, small_fleet(), Watched(), seed=1)
+    simulate(jobs, small_fleet(), Watched(PickerSettings(hold_seconds=0)), seed=1)
     assert seen == list(range(10, 0, -1))
+
+
+def test_requests_wait_in_the_picker_where_all_queues_are_long_and_all_are_served() -> None:
+    jobs = [job(n, 0.01 * n, 5000 if n % 2 else 500) for n in range(40)]
+    policy = Kvpilot()
+    held = simulate(jobs, small_fleet(2), policy, seed=1)
+    sent = simulate(jobs, small_fleet(2), Kvpilot(PickerSettings(hold_seconds=0)), seed=1)
+    assert len(held.outcomes) == len(sent.outcomes) == 40
+    assert all(o.endpoint is not None for o in held.outcomes)
+    assert policy.in_flight == len(policy._room) == 0
+    means = [sum(o.ttft for o in result.outcomes) / 40 for result in (held, sent)]
+    assert means[0] < 0.9 * means[1]
 
 
 def test_a_conversation_comes_back_to_where_its_prefix_is() -> None:

@@ -4,9 +4,11 @@ from typing import Any
 
 import pytest
 from envoy.config.cluster.v3 import cluster_pb2
+from envoy.extensions.upstreams.http.v3 import http_protocol_options_pb2
 
+from fleet.settings import PickerSettings
 from tests.support import one_pool_settings
-from xds_server.resources.clusters import log_cluster, picker_cluster, version_cluster
+from xds_server.resources.clusters import FROZEN_SECONDS, log_cluster, picker_cluster, version_cluster
 from xds_server.snapshot import ENDPOINT
 
 
@@ -38,7 +40,22 @@ def test_a_failing_picker_is_left_alone_within_a_third_of_a_second() -> None:
     assert check.unhealthy_threshold.value == 1
     assert message.common_lb_config.healthy_panic_threshold.value == 0
     assert message.common_lb_config.HasField("healthy_panic_threshold")
-    assert message.circuit_breakers.thresholds[0].max_requests.value == 64
+
+
+def test_connections_to_a_frozen_picker_are_closed_with_all_that_it_holds() -> None:
+    packed = parsed(picker_cluster(one_pool_settings())).typed_extension_protocol_options
+    (any_options,) = packed.values()
+    options = http_protocol_options_pb2.HttpProtocolOptions.FromString(any_options.value)
+    keepalive = options.explicit_http_config.http2_protocol_options.connection_keepalive
+    assert keepalive.interval.ToTimedelta().total_seconds() == FROZEN_SECONDS
+    assert keepalive.timeout.ToTimedelta().total_seconds() == FROZEN_SECONDS
+
+
+def test_so_many_picks_run_at_once_as_are_decided_and_held() -> None:
+    settings = one_pool_settings()
+    never = settings.model_copy(update={"picker": PickerSettings(hold_seconds=0)})
+    limits = [parsed(picker_cluster(s)).circuit_breakers.thresholds[0] for s in (settings, never)]
+    assert [limit.max_requests.value for limit in limits] == [64 + settings.picker.held_max, 64]
 
 
 def test_log_streams_do_not_use_up_the_limit_on_picks() -> None:

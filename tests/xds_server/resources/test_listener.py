@@ -12,11 +12,13 @@ from fleet.names import (
     CLUSTER_ATTRIBUTE,
     FIRST_BODY_FORMAT,
     FIRST_BODY_TAG,
+    HOLD_SLACK_SECONDS,
     LB_NAMESPACE,
     PICK_ID_KEY,
     PICK_NAMESPACE,
     PICKER_CLUSTER,
 )
+from fleet.settings import PickerSettings
 from tests.support import one_pool_settings
 from xds_server.resources.clusters import LOG_CLUSTER
 from xds_server.resources.listener import http_listener
@@ -82,6 +84,10 @@ def test_a_picker_that_is_away_or_late_costs_no_request() -> None:
     assert asked.failure_mode_allow
     assert seconds(asked.message_timeout) == 0.125
     assert asked.grpc_service.envoy_grpc.cluster_name == PICKER_CLUSTER
+
+
+def test_a_picker_may_ask_for_the_time_that_it_holds_a_request() -> None:
+    assert seconds(picker().max_message_timeout) == PickerSettings().hold_seconds + HOLD_SLACK_SECONDS
 
 
 def test_the_picker_gets_headers_and_as_much_body_as_fits_and_no_part_of_the_answer() -> None:

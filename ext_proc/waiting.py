@@ -1,0 +1,140 @@
+"""Requests that wait in the picker instead of in an engine: late binding, and the short ones first.
+
+An engine computes prompts in order of arrival, and what it got it keeps. So where every endpoint worth going
+to has a queue as long as news takes to come, a longer one gains nothing: the request is held until one of
+those queues is shorter. By then it is known who is really free, and of those that wait, one that delays
+the others less may go first.
+
+Queues are counted by the clock alone: where news stays away, nobody is held for what should be over by now.
+Pure: requests and `now` in, decisions out.
+"""
+
+from __future__ import annotations
+
+from bisect import insort
+from dataclasses import dataclass, field
+from operator import attrgetter
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ext_proc.decision import Decision
+    from ext_proc.picker import Considered, Picker
+    from ext_proc.request import RoutingRequest
+
+DISPATCH_SECONDS = 0.02
+"""Between two looks at who may go: short beside prompts that take long enough to build a queue."""
+
+FED_SECONDS = 0.5
+"""Of prefill that an endpoint is kept supplied with. First tokens are heard of about so late: a shorter
+queue could run dry unseen, a longer one binds requests that might yet go elsewhere."""
+
+YIELD = 4.0
+"""Seconds that a request lets others overtake it for each second that its own prefill takes. Those behind a
+long prompt wait for it, those behind a short one hardly; and nobody is overtaken for ever."""
+
+SHORT_BACKLOG = 2.0
+BACKLOG_YIELD = 2.0
+"""For each second of prefill that is held for the average endpoint beyond SHORT_BACKLOG, a request yields so
+many seconds more: under overload somebody waits for minutes, and that should be the few long ones."""
+
+EXAMINED = 64
+"""Held requests looked at in one dispatch: each costs as much as a pick."""
+
+
+@dataclass(slots=True, eq=False)
+class Held:
+    """A request from its arrival to its decision. `wake` is called when it is `settled`."""
+
+    request: RoutingRequest
+    arrived: float
+    prefill: float = 0.0  # seconds, where it is shortest
+    turn: float = 0.0  # who has the lowest goes first
+    settled: bool = False
+    decision: Decision | None = None  # None where no candidate is known any more
+    wake: Callable[[], None] | None = field(default=None, repr=False)
+
+    def settle(self, decision: Decision | None) -> None:
+        """It goes, or there is nowhere to go."""
+        self.decision, self.settled = decision, True
+        if self.wake is not None:
+            self.wake()
+
+
+class WaitingRoom:
+    """In front of one picker. Times are seconds on the caller's clock, which must not go back."""
+
+    def __init__(self, picker: Picker, longest: float, places: int) -> None:
+        """Nobody is held for more than `longest` seconds (0: not at all), nor more than `places` at once."""
+        self.longest = longest
+        self._picker = picker
+        self._places = places
+        self._held: list[Held] = []  # by turn
+        self._reserved: dict[str, float] = {}  # seconds of prefill, of those held, by where they would go
+
+    def __len__(self) -> int:
+        """Requests held."""
+        return len(self._held)
+
+    def arrive(self, request: RoutingRequest, now: float) -> Held:
+        """A new request: settled at once where an endpoint is ready for it, else held."""
+        held = Held(request, now)
+        considered = self._picker.consider(request, now, self._reserved)
+        if considered is None:
+            held.settle(None)
+        elif not self._must_wait(considered):
+            held.settle(self._picker.place(request, considered, now))
+        else:
+            self._give_turn(held, considered)
+            if len(self._held) >= self._places:
+                self._send(self._held.pop(0), now)
+            insort(self._held, held, key=attrgetter("turn"))
+            self._reserve(considered)
+        return held
+
+    def leave(self, held: Held) -> None:
+        """Its client has gone."""
+        if not held.settled:
+            self._held.remove(held)
+
+    def dispatch(self, now: float) -> None:
+        """Settle those whose turn it is; who waited for `longest` goes wherever it is best to wait."""
+        for held in [held for held in self._held if held.arrived <= now - self.longest]:
+            self._held.remove(held)
+            self._send(held, now)
+        self._reserved = {}
+        if all(queue > FED_SECONDS for queue in self._picker.queues(now)):
+            return
+        full: set[int] = set()  # candidates of whom none is ready, by identity: requests share them
+        examined = 0
+        for held in tuple(self._held):
+            if id(held.request.candidates) in full:
+                continue
+            considered = self._picker.consider(held.request, now, self._reserved)
+            if considered is None or not self._must_wait(considered):
+                self._held.remove(held)
+                held.settle(self._picker.place(held.request, considered, now) if considered else None)
+            else:
+                self._reserve(considered)
+                if all(c.prediction.queue > FED_SECONDS for c in considered.candidates):
+                    full.add(id(held.request.candidates))
+            examined += 1
+            if examined == EXAMINED:
+                return
+
+    def _give_turn(self, held: Held, considered: Considered) -> None:
+        held.prefill = min(candidate.prediction.prefill for candidate in considered.candidates)
+        backlog = sum(other.prefill for other in self._held) / len(considered.candidates)
+        yielded = YIELD + BACKLOG_YIELD * max(0.0, backlog - SHORT_BACKLOG)
+        held.turn = held.arrived + yielded * held.prefill
+
+    def _must_wait(self, considered: Considered) -> bool:
+        return self.longest > 0 and considered.candidates[0].prediction.queue > FED_SECONDS
+
+    def _reserve(self, considered: Considered) -> None:
+        best = considered.candidates[0].prediction
+        self._reserved[best.address] = self._reserved.get(best.address, 0.0) + best.prefill
+
+    def _send(self, held: Held, now: float) -> None:
+        held.settle(self._picker.pick(held.request, now))

@@ -1,0 +1,238 @@
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ext_proc.waiting import EXAMINED, FED_SECONDS, SHORT_BACKLOG, YIELD, Held, WaitingRoom
+from tests.ext_proc.small import FAST, SLOW, THIRD, TOKENS, fresh, make_picker, pick, request
+
+if TYPE_CHECKING:
+    from ext_proc.picker import Picker
+    from ext_proc.request import RoutingRequest
+
+LONGEST = 30.0
+
+
+def make_room(picker: Picker | None = None, longest: float = LONGEST, places: int = 100) -> WaitingRoom:
+    return WaitingRoom(picker or make_picker(), longest, places)
+
+
+def big(number: int, address: str, blocks: int = 400) -> RoutingRequest:
+    """A prompt of nothing known that may go to one endpoint only: 25,600 tokens, 1.3 s on the fast one."""
+    return request(range(number * 1000, number * 1000 + blocks), candidates=(address,))
+
+
+def fill(room: WaitingRoom, *addresses: str, at: float = 0.0) -> dict[str, str]:
+    """A big prompt at each; the ids of their picks."""
+    held = {address: room.arrive(big(900 + n, address), at) for n, address in enumerate(addresses)}
+    assert all(h.settled for h in held.values())
+    return {address: h.decision.id for address, h in held.items() if h.decision}
+
+
+def went_to(held: Held) -> str:
+    assert held.settled
+    assert held.decision is not None
+    return held.decision.endpoints[0]
+
+
+def test_sends_a_request_at_once_where_an_endpoint_is_ready() -> None:
+    room = make_room()
+    assert went_to(room.arrive(request(), 0.0)) == FAST
+    assert len(room) == 0
+
+
+def test_holds_a_request_while_every_queue_is_long_and_sends_it_when_one_is_short() -> None:
+    picker = make_picker()
+    room = make_room(picker)
+    ids = fill(room, FAST, SLOW, THIRD)
+    held = room.arrive(request(fresh(1)), 0.1)
+    room.dispatch(0.2)
+    assert not held.settled
+    picker.cancel(ids[FAST], 0.3)
+    room.dispatch(0.3)
+    assert went_to(held) == FAST
+    assert len(room) == 0
+
+
+def test_holds_a_request_for_the_endpoint_that_answers_first_though_others_are_idle() -> None:
+    picker = make_picker()
+    room = make_room(picker)
+    known = request(range(50_000, 50_600))  # 1.9 s on the fast one, 7.7 s on the others, where it is new
+    first = pick(picker, known, 0.0)
+    picker.first_token(first.id, 2.0)
+    picker.finish(first.id, 3.0, endpoint=FAST)
+    fill(room, FAST, at=100.0)
+    held = room.arrive(known, 100.0)
+    assert not held.settled
+    room.dispatch(101.0)
+    assert went_to(held) == FAST
+
+
+def test_holds_nobody_for_what_should_be_over_though_no_news_of_it_came() -> None:
+    picker = make_picker()
+    room = make_room(picker)
+    fill(room, SLOW)  # 5.1 s
+    held = room.arrive(request(fresh(2), candidates=(SLOW,)), 1.0)
+    room.dispatch(4.0)
+    assert not held.settled
+    room.dispatch(5.2)
+    assert held.decision is not None
+    assert held.decision.reasons[0].prediction.prefill_wait > 0
+
+
+def test_an_endpoint_is_kept_supplied_with_a_little_work() -> None:
+    room = make_room()
+    sent = [room.arrive(request(fresh(n), candidates=(FAST,)), 0.0) for n in range(10)]  # 0.33 s each
+    assert [held.settled for held in sent] == [True, True] + [False] * 8
+    assert 2 * 0.3 > FED_SECONDS > 0.33
+
+
+def test_short_prompts_overtake_a_long_one_but_not_for_ever() -> None:
+    picker = make_picker()
+    room = make_room(picker)
+    ids = fill(room, FAST)
+    long = room.arrive(big(1, FAST), 0.0)
+    soon = room.arrive(big(2, FAST, blocks=10), 0.1)
+    late = room.arrive(big(3, FAST, blocks=10), YIELD * 1.3 + 1.0)
+    picker.cancel(ids[FAST], 7.0)
+    room.dispatch(7.0)
+    assert soon.settled
+    assert long.settled
+    assert not late.settled  # behind the long one, which fills the endpoint
+
+
+def test_the_deeper_the_backlog_the_more_a_long_prompt_yields() -> None:
+    picker = make_picker()
+    room = make_room(picker)
+    fill(room, FAST)
+    before = room.arrive(big(1, FAST), 0.0)
+    for n in range(10):
+        room.arrive(big(10 + n, FAST), 0.0)
+    after = room.arrive(big(2, FAST), 0.0)
+    assert before.turn < after.turn
+    assert after.prefill * len(room) > SHORT_BACKLOG
+
+
+def test_those_held_for_an_endpoint_count_where_a_newcomer_would_go() -> None:
+    room = make_room()
+    fill(room, FAST)
+    alone = room._picker.consider(request(fresh(1)), 0.0, room._reserved)
+    for n in range(4):
+        room.arrive(big(n, FAST), 0.0)
+    crowded = room._picker.consider(request(fresh(1)), 0.0, room._reserved)
+    assert alone is not None
+    assert crowded is not None
+    waits = [next(c for c in found.candidates if c.prediction.address == FAST) for found in (alone, crowded)]
+    assert waits[1].prediction.queue - waits[0].prediction.queue == pytest.approx(
+        4 * (0.008 + (400 * TOKENS + 1) / 20_000), rel=0.01
+    )
+
+
+def test_nobody_waits_longer_than_the_longest() -> None:
+    room = make_room(longest=0.3)
+    fill(room, FAST, SLOW, THIRD)
+    held = room.arrive(request(fresh(1)), 0.0)
+    room.dispatch(0.29)
+    assert not held.settled
+    room.dispatch(0.3)
+    assert held.decision is not None
+
+
+def test_nobody_is_held_where_that_is_off() -> None:
+    room = make_room(longest=0.0)
+    assert all(room.arrive(big(n, FAST), 0.0).settled for n in range(20))
+
+
+def test_when_all_places_are_taken_the_first_in_turn_goes() -> None:
+    room = make_room(places=2)
+    fill(room, FAST)
+    held = [room.arrive(big(n, FAST), float(n)) for n in range(3)]
+    assert [h.settled for h in held] == [True, False, False]
+    assert len(room) == 2
+
+
+def test_whoever_leaves_is_not_sent() -> None:
+    picker = make_picker()
+    room = make_room(picker)
+    fill(room, FAST)
+    held = room.arrive(big(1, FAST), 0.0)
+    room.leave(held)
+    room.dispatch(100.0)
+    assert (held.settled, len(room), picker.in_flight) == (False, 0, 1)
+    sent = room.arrive(big(2, SLOW), 100.0)
+    room.leave(sent)  # settled already: its decision is its owner's
+    assert sent.decision is not None
+
+
+def test_wakes_whoever_waits() -> None:
+    picker = make_picker()
+    room = make_room(picker)
+    ids = fill(room, FAST)
+    woken: list[str] = []
+    held = room.arrive(big(1, FAST), 0.0)
+    held.wake = lambda: woken.append("held")
+    picker.cancel(ids[FAST], 0.1)
+    room.dispatch(0.1)
+    assert woken == ["held"]
+
+
+def test_a_request_that_nobody_can_serve_is_settled_without_a_decision() -> None:
+    held = make_room().arrive(request(candidates=("10.9.9.9:80",)), 0.0)
+    assert (held.settled, held.decision) == (True, None)
+
+
+def test_requests_for_a_free_version_do_not_wait_behind_those_for_a_full_one() -> None:
+    picker = make_picker()
+    room = make_room(picker)
+    ids = fill(room, FAST, SLOW)
+    for n in range(EXAMINED + 10):
+        room.arrive(request(fresh(n), candidates=ONE_VERSION), 0.0)
+    other = room.arrive(request(fresh(999), candidates=(SLOW,)), 0.0)
+    assert len(room) == EXAMINED + 11
+    picker.cancel(ids[SLOW], 0.1)
+    room.dispatch(0.1)
+    assert other.settled
+    assert len(room) == EXAMINED + 10
+
+
+ONE_VERSION = (FAST,)
+
+
+class Play:
+    """What a hypothesis test does to a room, one step after the other, in whatever order."""
+
+    def __init__(self) -> None:
+        self.picker = make_picker()
+        self.room = make_room(self.picker, longest=5.0, places=6)
+        self.now = 0.0
+        self.all: list[Held] = []
+        self.left: list[Held] = []
+
+    def step(self, what: str, number: int) -> None:
+        self.now += number / 10
+        if what == "arrive":
+            self.all.append(self.room.arrive(request(range(number * 100, number * 100 + 90)), self.now))
+        elif what == "leave" and self.all:
+            held = self.all[number % len(self.all)]
+            if not held.settled and held not in self.left:
+                self.room.leave(held)
+                self.left.append(held)
+        elif what == "dispatch":
+            self.room.dispatch(self.now)
+
+
+@settings(max_examples=60, deadline=None)
+@given(steps=st.lists(st.tuples(st.sampled_from(["arrive", "leave", "dispatch"]), st.integers(0, 30))))
+def test_everybody_is_settled_once_or_has_left_and_nobody_is_lost(steps: list[tuple[str, int]]) -> None:
+    play = Play()
+    for what, number in steps:
+        play.step(what, number)
+        waiting = [h for h in play.all if not h.settled and h not in play.left]
+        assert len(play.room) == len(waiting) <= 6
+        assert play.picker.in_flight == sum(h.decision is not None for h in play.all)
+    play.room.dispatch(play.now + 5.0)
+    assert len(play.room) == 0
+    assert all(h.settled != (h in play.left) for h in play.all)
