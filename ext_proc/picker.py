@@ -87,6 +87,11 @@ class Picker:
         return len(self._in_flight)
 
     @property
+    def is_alone(self) -> bool:
+        """Whether no other replica was heard of lately."""
+        return self._replicas.nobody_else
+
+    @property
     def known_blocks(self) -> int:
         """Distinct prefix blocks that some endpoint is believed to hold."""
         return len(self._index)
@@ -97,16 +102,21 @@ class Picker:
         return None if considered is None else self.place(request, considered, now)
 
     def consider(
-        self, request: RoutingRequest, now: float, reserved: Mapping[str, float] = _NOTHING
+        self,
+        request: RoutingRequest,
+        now: float,
+        reserved: Mapping[str, float] = _NOTHING,
+        held_seconds: float = 0.0,
     ) -> Considered | None:
         """Where the request would go; nothing is booked. None if no candidate of it is known.
 
-        `reserved`: seconds of prefill, by endpoint, that are as good as placed there.
+        `reserved`: seconds of prefill, by endpoint, that are as good as placed there. `held_seconds` of
+        prefill, together, belong to requests that wait to be placed.
         """
         states = self._usable(request, now)
         if not states:
             return None
-        candidates = self._candidates(request, states, reserved, now)
+        candidates = self._candidates(request, states, reserved, held_seconds, now)
         home = self._sessions.home(request.session)
         why = choice.order(candidates, self._endpoints, home, self._random)
         return Considered(candidates, why)
@@ -270,6 +280,7 @@ class Picker:
         request: RoutingRequest,
         states: Sequence[EndpointState],
         reserved: Mapping[str, float],
+        held_seconds: float,
         now: float,
     ) -> list[Candidate]:
         matched = self._index.match(request.blocks, [state.endpoint.address for state in states])
@@ -280,7 +291,7 @@ class Picker:
             address = state.endpoint.address
             blocks, ahead = matched.get(address, 0), reserved.get(address, 0.0)
             predictions.append(predict(state, request, blocks, output, now, ahead))
-        pool = Pool.of(states, predictions, now)
+        pool = Pool.of(states, predictions, held_seconds, now)
         unseen = self._replicas.unseen(pool.arrivals) * pool.service
         elsewhere = [0.0 if self._replicas.owns(p.address) else unseen for p in predictions]
         return price(

@@ -26,6 +26,9 @@ QUEUE_PRICE = 1.5
 LOAD_PRICE = 0.3
 """Of work at any time, growing with utilization as queues do: rho / (1 - rho)."""
 
+HELD_PRICE = 0.3
+"""Of work that is added while others are held back: they wait for it too, but some for other endpoints."""
+
 OWN_PRICE = 0.1
 """Of delaying those that will come to the same endpoint; small, since most can go elsewhere."""
 
@@ -74,8 +77,14 @@ class Pool:
     endpoints: int
 
     @classmethod
-    def of(cls, states: Sequence[EndpointState], predictions: Sequence[Prediction], now: float) -> Pool:
-        """Summed over the candidates."""
+    def of(
+        cls,
+        states: Sequence[EndpointState],
+        predictions: Sequence[Prediction],
+        held_seconds: float,
+        now: float,
+    ) -> Pool:
+        """Summed over the candidates; so many seconds of prefill are held back and will go to them, too."""
         rate = arrivals = seconds = work = 0.0
         for state, prediction in zip(states, predictions, strict=True):
             demand = state.demand
@@ -85,6 +94,7 @@ class Pool:
             seconds += demand.arrivals * demand.service
             work += demand.work
         shortest = min(p.prefill_wait + p.room_wait for p in predictions)
+        shortest += HELD_PRICE * held_seconds / len(predictions)
         service = seconds / arrivals if arrivals else 0.0
         return cls(rate, arrivals, service, min(BUSIEST, work / rate), shortest, len(predictions))
 

@@ -52,6 +52,11 @@ class Replicas:
             del self._others[name]
             self._owned.clear()
 
+    @property
+    def nobody_else(self) -> bool:
+        """Whether there is no other, as far as is known."""
+        return not self._others
+
     def present(self, name: str) -> bool:
         """Whether another replica of that name was heard of lately."""
         return name in self._others

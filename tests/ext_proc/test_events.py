@@ -56,7 +56,7 @@ class Pair:
 def _predictions(picker: Picker, blocks: range, now: float) -> list[list[float]]:
     """What it predicts at every endpoint, without placing anything."""
     asked = request(blocks)
-    found = picker._candidates(asked, picker._usable(asked, now), {}, now)
+    found = picker._candidates(asked, picker._usable(asked, now), {}, 0.0, now)
     return [list(candidate.prediction[1:]) for candidate in found]
 
 

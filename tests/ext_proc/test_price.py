@@ -35,7 +35,7 @@ def priced(
     asked = RoutingRequest((), prompt, (), 10)
     held = blocks or [0] * len(states)
     predictions = [predict(s, asked, n, 100, now) for s, n in zip(states, held, strict=True)]
-    pool = Pool.of(states, predictions, now)
+    pool = Pool.of(states, predictions, 0.0, now)
     return price(states, predictions, pool, unseen or [0.0] * len(states), prompt + 100, workload_class)
 
 
@@ -70,6 +70,14 @@ def test_idle_endpoints_cost_nobody_else_anything() -> None:
         assert found.cost == found.own > 0
 
 
+def test_a_miss_is_dearer_while_others_are_held_back() -> None:
+    states = two(0.4)
+    asked = RoutingRequest((), 1500, (), 10)
+    predictions = [predict(s, asked, 0, 100, 60.0) for s in states]
+    costs = [Pool.of(states, predictions, seconds, 60.0).seconds_per_token for seconds in (0.0, 1.0, 10.0)]
+    assert costs[0] < costs[1] < costs[2]
+
+
 def test_a_miss_is_the_dearer_the_busier_the_pool() -> None:
     penalties = [penalty(priced(two(u), (150, 0))) for u in (0.1, 0.4, 0.7, 0.85)]
     assert penalties == sorted(penalties)
@@ -96,7 +104,7 @@ def test_work_is_dearer_while_every_endpoint_has_a_queue() -> None:
 def test_an_overload_has_a_price_that_is_finite() -> None:
     states = two(3.0)
     asked = RoutingRequest((), PROMPT, (), 10)
-    pool = Pool.of(states, [predict(s, asked, 0, 100, 60.0) for s in states], 60.0)
+    pool = Pool.of(states, [predict(s, asked, 0, 100, 60.0) for s in states], 0.0, 60.0)
     assert pool.utilization == BUSIEST
     assert pool.arrivals == pytest.approx(4, rel=0.05)
     assert pool.service == pytest.approx(1.5, rel=0.01)

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ext_proc.waiting import EXAMINED, FED_SECONDS, SHORT_BACKLOG, YIELD, Held, WaitingRoom
+from ext_proc.waiting import FED_SECONDS, SHORT_BACKLOG, YIELD, Held, WaitingRoom
 from tests.ext_proc.small import FAST, SLOW, THIRD, TOKENS, fresh, make_picker, pick, request
 
 if TYPE_CHECKING:
@@ -109,7 +109,7 @@ def test_the_deeper_the_backlog_the_more_a_long_prompt_yields() -> None:
     room = make_room(picker)
     fill(room, FAST)
     before = room.arrive(big(1, FAST), 0.0)
-    for n in range(10):
+    for n in range(20):
         room.arrive(big(10 + n, FAST), 0.0)
     after = room.arrive(big(2, FAST), 0.0)
     assert before.turn < after.turn
@@ -144,6 +144,19 @@ def test_nobody_waits_longer_than_the_longest() -> None:
 def test_nobody_is_held_where_that_is_off() -> None:
     room = make_room(longest=0.0)
     assert all(room.arrive(big(n, FAST), 0.0).settled for n in range(20))
+
+
+def test_nobody_is_held_any_more_once_another_replica_is_heard_of() -> None:
+    picker = make_picker(name="ours")
+    room = make_room(picker)
+    fill(room, FAST)
+    held = room.arrive(big(1, FAST), 0.0)
+    assert len(room) == 1
+    theirs = pick(make_picker(seed=1, name="theirs"), request(fresh(7)), 0.0)
+    picker.apply(theirs.placed, 0.1)
+    room.dispatch(0.1)
+    assert held.settled
+    assert room.arrive(big(2, FAST), 0.1).settled
 
 
 def test_when_all_places_are_taken_the_first_in_turn_goes() -> None:
@@ -188,17 +201,34 @@ def test_requests_for_a_free_version_do_not_wait_behind_those_for_a_full_one() -
     picker = make_picker()
     room = make_room(picker)
     ids = fill(room, FAST, SLOW)
-    for n in range(EXAMINED + 10):
+    for n in range(MANY):
         room.arrive(request(fresh(n), candidates=ONE_VERSION), 0.0)
     other = room.arrive(request(fresh(999), candidates=(SLOW,)), 0.0)
-    assert len(room) == EXAMINED + 11
+    assert len(room) == MANY + 1
     picker.cancel(ids[SLOW], 0.1)
     room.dispatch(0.1)
     assert other.settled
-    assert len(room) == EXAMINED + 10
+    assert len(room) == MANY
 
 
 ONE_VERSION = (FAST,)
+MANY = 70
+
+
+def test_those_not_looked_at_in_one_dispatch_are_in_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ext_proc.waiting.PREDICTIONS", 8)
+    picker = make_picker()
+    room = make_room(picker)
+    ids = fill(room, FAST, SLOW)
+    for n in range(10):
+        room.arrive(big(n, FAST), 0.0)
+    last = room.arrive(request(fresh(999), candidates=(SLOW,)), 0.0)
+    last.turn = 1e9
+    picker.cancel(ids[SLOW], 0.1)
+    room.dispatch(0.1)
+    assert not last.settled
+    room.dispatch(0.12)
+    assert last.settled
 
 
 class Play:
