@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from fleet.model import Endpoint, Hardware, Rate
 from sim.capacity import PREFILL_OVERHEAD, Capacity
 from sim.fleets import SimFleet
-from sim.policy import Job
+from sim.policy import Job, Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -53,7 +53,7 @@ class Recorder:
         del endpoints, seed
         self.kv_tokens = kv_tokens
 
-    def place(self, job: Job, now: float) -> int | None:
+    def place(self, job: Job, now: float) -> int | Verdict | None:
         assert now == job.arrival
         return self.rule(job)
 

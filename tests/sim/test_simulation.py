@@ -5,7 +5,7 @@ import random
 import pytest
 
 from fleet.errors import ConfigError
-from sim.policy import END_NEWS_SECONDS, KV_NEWS_SECONDS, Job
+from sim.policy import END_NEWS_SECONDS, KV_NEWS_SECONDS, Job, Verdict
 from sim.simulation import Slowdown, simulate
 from sim.timing import ENGINES
 from tests.sim.small import BLOCK, Follower, Recorder, Told, job, small_fleet
@@ -255,3 +255,38 @@ def test_nothing_is_told_of_caches_unless_asked() -> None:
     policy = Follower()
     simulate(crowd(30), small_fleet(kv_tokens=1920), policy, seed=0)
     assert policy.heard == []
+
+
+class Patient(Recorder):
+    """Holds every request, and lets them go to the first endpoint in the order in which they came."""
+
+    dispatch_interval = 0.5
+
+    def place(self, job: Job, now: float) -> int | Verdict | None:
+        assert now == job.arrival
+        self.waiting = [*getattr(self, "waiting", []), job]
+        return Verdict.HELD
+
+    def dispatch(self, now: float) -> list[tuple[Job, int | None]]:
+        first, *self.waiting = self.waiting
+        assert now > first.arrival
+        return [(first, None if first.session == "refused" else 0)]
+
+
+def test_a_held_request_goes_when_the_policy_says_and_its_wait_counts() -> None:
+    jobs = [job(0, 1.0, 64), job(1, 1.1, 64, session="refused"), job(2, 1.2, 64)]
+    result = simulate(jobs, small_fleet(), Patient(), seed=1)
+    alone = simulate(jobs[:1], small_fleet(), Recorder(), seed=1).outcomes[0].ttft
+    assert [outcome.endpoint for outcome in result.outcomes] == [0, None, 0]
+    waits = [outcome.ttft - alone for outcome in result.outcomes if outcome.endpoint is not None]
+    assert waits == pytest.approx([0.5, 1.3])  # at 1.5 and at 2.5
+
+
+def test_a_policy_that_holds_must_be_able_to_dispatch() -> None:
+    class Forgetful(Recorder):
+        def place(self, job: Job, now: float) -> int | Verdict | None:
+            del job, now
+            return Verdict.HELD
+
+    with pytest.raises(TypeError, match="dispatch"):
+        simulate([job(0, 1.0, 64)], small_fleet(), Forgetful(), seed=1)

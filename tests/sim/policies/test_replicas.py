@@ -9,6 +9,7 @@ from sim import policies
 from sim.policies.kvpilot import Kvpilot
 from sim.policies.lmetric import LMetric
 from sim.policies.replicas import Replicas
+from sim.policy import Verdict
 from sim.simulation import simulate
 from tests.sim.small import job, small_fleet
 
@@ -51,6 +52,18 @@ def test_replicas_hear_of_each_others_placements_after_the_lag() -> None:
     assert sorted(router.in_flight for router in routers) == [0, 1]
     policy._catch_up(1.5)
     assert [router.in_flight for router in routers] == [1, 1]
+
+
+def test_what_a_replica_holds_is_placed_by_it_and_heard_of_by_the_others() -> None:
+    policy, routers = ours(2, lag=0.5)
+    policy.start(small_fleet(1).endpoints, [64_000], seed=1)
+    placed = [policy.place(job(n, 1.0, 6000), 1.0) for n in range(6)]  # 0.3 s each: queues, before any news
+    held = placed.count(Verdict.HELD)
+    assert 0 < held < 6
+    policy._catch_up(1.5)  # they have heard of each other
+    assert len(policy.dispatch(1.5)) == held
+    policy._catch_up(2.0)
+    assert [router.in_flight for router in routers] == [6, 6]
 
 
 def test_without_a_lag_replicas_spread_a_crowd_as_one_router_does() -> None:
