@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from ext_proc.endpoint import EndpointState
     from ext_proc.events import Ended, Placed
     from ext_proc.outputs import OutputHistory
+    from ext_proc.request import RoutingRequest
     from ext_proc.session import SessionTable
     from fleet.index import PrefixIndex
 
@@ -83,7 +84,13 @@ class InFlight:
             inserted=self._index.insert(address, request.blocks),
             replica=placed.replica,
         )
-        state.ledger.place(placed.id, placed.work, placed.at, observable=request.streamed)
+        state.ledger.place(
+            placed.id,
+            placed.work,
+            placed.at,
+            observable=request.streamed,
+            kv_tokens=self._kv_tokens(request, placed.uncached_tokens),
+        )
         state.demand.placed(placed.work, placed.prefill, now)
         state.residency.placed(request.lora)
         state.health.picked(now)
@@ -175,10 +182,15 @@ class InFlight:
         placement.believed_tokens = found.believed_tokens
         placement.matched_tokens = found.matched_tokens
         placement.uncached_tokens = found.uncached_tokens
-        state.ledger.place(id_, found.work, now, observable=request.streamed)
+        kv_tokens = self._kv_tokens(request, found.uncached_tokens)
+        state.ledger.place(id_, found.work, now, observable=request.streamed, kv_tokens=kv_tokens)
         state.residency.placed(request.lora)
         placement.inserted = self._index.insert(address, request.blocks)
         self._sessions.remember(request.session, address, now)
+
+    def _kv_tokens(self, request: RoutingRequest, uncached: float) -> float:
+        """What it adds to the KV cache: cached blocks are there already, and may be shared."""
+        return uncached + self._outputs.expected(request.kind, request.output_limit)
 
     def _release(self, id_: str, placement: Placement, now: float) -> None:
         """The request owes its endpoint nothing more.

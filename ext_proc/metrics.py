@@ -7,6 +7,9 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 _TTFT_BUCKETS = (0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60)  # seconds: from a cache hit to a long queue
 
 
+_HOLD_BUCKETS = (0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60, 120)  # seconds: up to picker.hold_seconds
+
+
 class PickerMetrics:
     """Counters of what became of requests and of the news about them."""
 
@@ -30,7 +33,7 @@ class PickerMetrics:
         self.held_seconds = Histogram(
             "kvpilot_picker_held_seconds",
             "How long requests that had to wait here did so",
-            buckets=_TTFT_BUCKETS,
+            buckets=_HOLD_BUCKETS,
             registry=self.registry,
         )
         self.log_entries = Counter(

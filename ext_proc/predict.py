@@ -94,7 +94,8 @@ def _room_wait(state: EndpointState, prompt_tokens: float, output_tokens: float,
     if load.max_requests:
         missing = (state.ledger.in_flight - load.max_requests + 1) / load.max_requests
     if load.kv_blocks_used and state.fresh_load(now) is load:
-        used = load.kv_blocks_used * load.tokens_per_block
+        # A scrape knows nothing of what was placed since; the ledger nothing of what others share.
+        used = max(load.kv_blocks_used * load.tokens_per_block, min(load.kv_tokens, state.ledger.kv_tokens))
         needed = prompt_tokens + output_tokens - (load.kv_tokens - used)
         missing = max(missing, min(1.0, needed / used))
     return max(0.0, missing) * output_tokens * state.decoding.tpot

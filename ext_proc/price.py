@@ -29,10 +29,10 @@ LOAD_PRICE = 0.3
 HELD_PRICE = 0.3
 """Of work that is added while others are held back: they wait for it too, but some for other endpoints."""
 
-OWN_PRICE = 0.1
+BEHIND_PRICE = 0.1
 """Of delaying those that will come to the same endpoint; small, since most can go elsewhere."""
 
-OWN_LARGEST = 2.0
+BEHIND_LARGEST = 2.0
 """Mean prefills: a longer one counts as so many, since those behind it will be sent elsewhere."""
 
 STREAM_PRICE = 0.15
@@ -144,7 +144,7 @@ def price(
 def _behind(state: EndpointState, prediction: Prediction) -> float:
     """The delay of those that will arrive here before this work is done: M/G/1's busy period."""
     demand = state.demand
-    length = min(prediction.prefill, OWN_LARGEST * demand.service)
+    length = min(prediction.prefill, BEHIND_LARGEST * demand.service)
     wait = prediction.prefill_wait + prediction.room_wait
     idle = 1 - min(BUSIEST, demand.arrivals * demand.service)
-    return OWN_PRICE * demand.arrivals * length * (wait + length / 2) / idle
+    return BEHIND_PRICE * demand.arrivals * length * (wait + length / 2) / idle

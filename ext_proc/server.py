@@ -37,7 +37,7 @@ MESSAGE_OVERHEAD_BYTES = 1 << 20
 """Room for headers and framing above the largest body that Envoy buffers."""
 
 STOP_GRACE_SECONDS = 0.5
-"""A pick takes a millisecond; whoever has not been answered by then fails open."""
+"""A pick takes a millisecond; whoever has not been answered by then, or is held, fails open."""
 
 
 class PickerService:
@@ -68,6 +68,8 @@ class PickerService:
                 if data is grpc.aio.EOF:
                     break
                 answer = stream.receive(data, time.monotonic())
+                if stream.held is not None:
+                    self._someone_waits.set()
                 if answer is not None:
                     await context.write(answer)
                 if stream.held is not None:
@@ -90,7 +92,6 @@ class PickerService:
         if not held.settled:
             turn = asyncio.Event()
             held.wake = turn.set
-            self._someone_waits.set()
             with self._metrics.held.track_inprogress():
                 await turn.wait()
         self._metrics.held_seconds.observe(time.monotonic() - held.arrived)

@@ -6,19 +6,19 @@ those queues is shorter. By then it is known who is really free, and of those th
 the others less may go first.
 
 Queues are counted by the clock alone: where news stays away, nobody is held for what should be over by now.
-Pure: requests and `now` in, decisions out.
+No clock, no I/O: requests and `now` in, decisions out.
 """
 
 from __future__ import annotations
 
-import math
 from bisect import bisect_right, insort
+from collections import defaultdict
 from dataclasses import dataclass, field
 from operator import attrgetter
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from ext_proc.decision import Decision
     from ext_proc.picker import Considered, Picker
@@ -41,8 +41,8 @@ BACKLOG_YIELD = 2.0
 many seconds more: under overload somebody waits for minutes, and that should be the few long ones."""
 
 PREDICTIONS = 512
-"""Of one request at one endpoint, in one dispatch: some 5 us each, so an eighth of a core at most. What is
-left over is looked at in the next."""
+"""Of requests at endpoints, made in vain in one dispatch: some 5 us each, so an eighth of a core at most.
+Who was not looked at is in the next dispatch."""
 
 
 @dataclass(slots=True, eq=False)
@@ -51,11 +51,14 @@ class Held:
 
     request: RoutingRequest
     arrived: float
-    prefill: float = 0.0  # seconds, where it is shortest
-    turn: float = 0.0  # who has the lowest goes first
     settled: bool = False
     decision: Decision | None = None  # None where no candidate is known any more
     wake: Callable[[], None] | None = field(default=None, repr=False)
+    # While it is held:
+    turn: tuple[float, int] = (0.0, 0)  # who has the lowest goes first; no two are equal
+    prefill: float = 0.0  # seconds, where it is shortest
+    address: str = ""  # where it would go,
+    reserved: float = 0.0  # and the seconds of prefill it would be there
 
     def settle(self, decision: Decision | None) -> None:
         """It goes, or there is nowhere to go."""
@@ -65,7 +68,6 @@ class Held:
 
 
 _TURN = attrgetter("turn")
-_NOBODY = -math.inf
 
 
 class WaitingRoom:
@@ -77,9 +79,11 @@ class WaitingRoom:
         self._picker = picker
         self._places = places
         self._held: list[Held] = []  # by turn
-        self._reserved: dict[str, float] = {}  # seconds of prefill, of those held, by where they would go
+        self._number = 0  # of requests that were held
         self._seconds = 0.0  # of prefill, of all those held
-        self._looked_at = _NOBODY  # the turn up to which this round of looking at them has come
+        self._reserved: defaultdict[str, float] = defaultdict(float)  # the same by where they would go
+        self._looked_at: tuple[float, int] | None = None  # how far this round of looking at them has come,
+        self._ahead: defaultdict[str, float] = defaultdict(float)  # and what those before reserved in it
 
     def __len__(self) -> int:
         """Requests held."""
@@ -88,18 +92,15 @@ class WaitingRoom:
     def arrive(self, request: RoutingRequest, now: float) -> Held:
         """A new request: settled at once where an endpoint is ready for it, else held."""
         held = Held(request, now)
-        considered = self._consider(request, now)
+        considered = self._consider(held, self._reserved, now)
         if considered is None:
             held.settle(None)
         elif not self._must_wait(considered):
             held.settle(self._picker.place(request, considered, now))
         else:
-            self._give_turn(held, considered)
             if len(self._held) >= self._places:
                 self._send(self._held[0], now)
-            insort(self._held, held, key=_TURN)
-            self._seconds += held.prefill
-            self._reserve(considered)
+            self._hold(held, considered)
         return held
 
     def leave(self, held: Held) -> None:
@@ -112,41 +113,38 @@ class WaitingRoom:
         for held in [held for held in self._held if held.arrived <= now - self.longest]:
             self._send(held, now)
         if self._picker.is_alone and all(queue > FED_SECONDS for queue in self._picker.queues(now)):
+            self._looked_at = None
             return
-        if self._looked_at == _NOBODY:
-            self._reserved = {}
-        predictions = 0
+        if self._looked_at is None:
+            self._ahead.clear()
+        self._look(now)
+
+    def _look(self, now: float) -> None:
+        """Go on with this round, or begin one, until all were looked at or it has cost enough."""
+        first = 0 if self._looked_at is None else bisect_right(self._held, self._looked_at, key=_TURN)
         full: set[int] = set()  # candidates of whom none is ready, by identity: requests share them
-        for held in self._held[bisect_right(self._held, self._looked_at, key=_TURN) :]:
+        in_vain = 0
+        for held in self._held[first:]:
             candidates = held.request.candidates
             if id(candidates) in full:
                 continue
-            if predictions and predictions + len(candidates) > PREDICTIONS:
+            if in_vain and in_vain + len(candidates) > PREDICTIONS:
                 return
-            predictions += len(candidates)
             self._looked_at = held.turn
-            if not self._try(held, now):
+            considered = self._consider(held, self._ahead, now)
+            if considered is None or not self._must_wait(considered):
+                self._remove(held)
+                held.settle(self._picker.place(held.request, considered, now) if considered else None)
+                continue
+            in_vain += len(candidates)
+            self._reserve(held, considered)
+            self._ahead[held.address] += held.reserved
+            if all(candidate.prediction.queue > FED_SECONDS for candidate in considered.candidates):
                 full.add(id(candidates))
-        self._looked_at = _NOBODY
+        self._looked_at = None
 
-    def _try(self, held: Held, now: float) -> bool:
-        """Let it go if it can; whether any of its candidates is ready for somebody."""
-        considered = self._consider(held.request, now)
-        if considered is None or not self._must_wait(considered):
-            self._remove(held)
-            held.settle(self._picker.place(held.request, considered, now) if considered else None)
-            return True
-        self._reserve(considered)
-        return any(c.prediction.queue <= FED_SECONDS for c in considered.candidates)
-
-    def _give_turn(self, held: Held, considered: Considered) -> None:
-        held.prefill = min(candidate.prediction.prefill for candidate in considered.candidates)
-        backlog = self._seconds / len(considered.candidates)
-        yielded = YIELD + BACKLOG_YIELD * max(0.0, backlog - SHORT_BACKLOG)
-        held.turn = held.arrived + yielded * held.prefill
-
-    def _consider(self, request: RoutingRequest, now: float) -> Considered | None:
-        return self._picker.consider(request, now, self._reserved, self._seconds)
+    def _consider(self, held: Held, ahead: Mapping[str, float], now: float) -> Considered | None:
+        return self._picker.consider(held.request, now, ahead, self._seconds - held.prefill)
 
     def _must_wait(self, considered: Considered) -> bool:
         # Replicas see nothing of each other's backlogs and keep no common order: holding costs them more
@@ -157,14 +155,31 @@ class WaitingRoom:
             and considered.candidates[0].prediction.queue > FED_SECONDS
         )
 
-    def _reserve(self, considered: Considered) -> None:
+    def _hold(self, held: Held, considered: Considered) -> None:
+        backlog = self._seconds / len(considered.candidates)
+        yielded = YIELD + BACKLOG_YIELD * max(0.0, backlog - SHORT_BACKLOG)
+        held.prefill = min(candidate.prediction.prefill for candidate in considered.candidates)
+        self._number += 1
+        held.turn = (held.arrived + yielded * held.prefill, self._number)
+        insort(self._held, held, key=_TURN)
+        self._seconds += held.prefill
+        self._reserve(held, considered)
+
+    def _reserve(self, held: Held, considered: Considered) -> None:
+        self._reserved[held.address] -= held.reserved
         best = considered.candidates[0].prediction
-        self._reserved[best.address] = self._reserved.get(best.address, 0.0) + best.prefill
+        held.address, held.reserved = best.address, best.prefill
+        self._reserved[held.address] += held.reserved
 
     def _send(self, held: Held, now: float) -> None:
         self._remove(held)
         held.settle(self._picker.pick(held.request, now))
 
     def _remove(self, held: Held) -> None:
-        self._held.remove(held)
-        self._seconds = self._seconds - held.prefill if self._held else 0.0  # no rounding left behind
+        del self._held[bisect_right(self._held, held.turn, key=_TURN) - 1]
+        self._seconds -= held.prefill
+        self._reserved[held.address] -= held.reserved
+        held.prefill = held.reserved = 0.0
+        if not self._held:  # no rounding is left behind
+            self._seconds = 0.0
+            self._reserved.clear()

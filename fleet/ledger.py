@@ -44,24 +44,29 @@ class Ledger:
     prefills: dict[str, Prefill] = field(default_factory=dict)
     decodes: set[str] = field(default_factory=set)
     owed: float = 0.0  # work of all prefills together, tokens
+    kv_tokens: float = 0.0  # of KV cache that requests in flight add to what was there, once they are done
     unobservable: int = 0  # prefills whose first token nobody will report
     _began_at: float = 0.0  # nothing in the queue was computed before
     _head_ends: float = 0.0  # when the first of the queue is reckoned to end,
     _free_at: float = 0.0  # and the last, at this rate:
     _rate: float = 0.0  # 0 where something changed since
+    _last_rate: float = 0.0
+    _kv: dict[str, float] = field(default_factory=dict)  # that each of them adds
 
     @property
     def in_flight(self) -> int:
         """Requests placed and not over."""
         return len(self.prefills) + len(self.decodes)
 
-    def place(self, id_: str, work: float, now: float, *, observable: bool) -> None:
-        """A request is on its way with so many tokens of `work` to compute.
+    def place(self, id_: str, work: float, now: float, *, observable: bool, kv_tokens: float = 0.0) -> None:
+        """A request is on its way with so many tokens of `work` to compute, to take `kv_tokens` of cache.
 
         `now` may lie before the last placement: what other replicas placed is heard of later.
         """
         last = next(reversed(self.prefills.values()), None)
         self.prefills[id_] = Prefill(work, now, observable)
+        self._kv[id_] = kv_tokens
+        self.kv_tokens += kv_tokens
         self.owed += work
         self.unobservable += not observable
         if last is None or not self._rate:
@@ -78,13 +83,23 @@ class Ledger:
             self._begin_decoding(next(iter(self.prefills)), at)
 
     def release(self, id_: str, at: float) -> None:
-        """The request is over, however it ended: it owes nothing any more."""
-        self._rate = 0.0
+        """The request is over, however it ended: it owes nothing any more.
+
+        If it was next to be computed and should have been by `at`, those behind it are reckoned from when it
+        should have been: nothing was heard, which is no reason to believe that they waited for it till now.
+        """
         self.decodes.discard(id_)
+        self.kv_tokens -= self._kv.pop(id_, 0.0)
+        if not self._kv:
+            self.kv_tokens = 0.0  # no rounding left behind
         if id_ in self.prefills:
             if next(iter(self.prefills)) == id_:
-                self._began_at = max(self._began_at, at)
+                if not self._rate and self._last_rate:
+                    self._reckon(self._last_rate)
+                end = min(at, self._head_ends) if self._rate else at
+                self._began_at = max(self._began_at, end)
             self._take(id_)
+        self._rate = 0.0
 
     def service_seconds(self, work: float, rate: float) -> float:
         """Time to prefill `work` tokens at `rate` tokens/s beside the decodes running now."""
@@ -141,7 +156,7 @@ class Ledger:
 
     def _reckon(self, rate: float) -> None:
         """Walk the queue: when its first and its last will have been computed, at this rate."""
-        self._rate = rate
+        self._rate = self._last_rate = rate
         end = self._began_at
         per_token = self.costs.slowdown(len(self.decodes)) / rate
         self._head_ends = math.inf

@@ -12,7 +12,7 @@ from random import Random
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ext_proc.waiting import DISPATCH_SECONDS
-from sim.policy import HoldsRequests, Policy, Verdict
+from sim.policy import HearsOfCaches, HoldsRequests, Policy, Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -90,6 +90,18 @@ class Replicas:
         self._catch_up(now)
         for router in self._routers:
             router.scrape(index, load, now)
+
+    def stored(self, index: int, blocks: Sequence[int], now: float) -> None:
+        """All hear of the engines' caches."""
+        for router in self._routers:
+            if isinstance(router, HearsOfCaches):
+                router.stored(index, blocks, now)
+
+    def removed(self, index: int, blocks: Sequence[int], now: float) -> None:
+        """All hear of the engines' caches."""
+        for router in self._routers:
+            if isinstance(router, HearsOfCaches):
+                router.removed(index, blocks, now)
 
     def _publish(self, router: Replica, job: Job, now: float) -> None:
         self._owner[job.id] = router

@@ -6,11 +6,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ext_proc.picker import Picker
 from ext_proc.waiting import FED_SECONDS, SHORT_BACKLOG, YIELD, Held, WaitingRoom
-from tests.ext_proc.small import FAST, SLOW, THIRD, TOKENS, fresh, make_picker, pick, request
+from fleet.settings import PickerSettings
+from tests.ext_proc.small import FAST, SLOW, THIRD, TOKENS, endpoint, fresh, make_picker, pick, request
 
 if TYPE_CHECKING:
-    from ext_proc.picker import Picker
     from ext_proc.request import RoutingRequest
 
 LONGEST = 30.0
@@ -215,6 +216,50 @@ ONE_VERSION = (FAST,)
 MANY = 70
 
 
+def test_an_idle_endpoint_is_found_though_many_wait_in_vain_with_the_same_turn(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("ext_proc.waiting.PREDICTIONS", 3)
+    monkeypatch.setattr("ext_proc.waiting.YIELD", 0.0)
+    picker = make_picker()
+    room = make_room(picker)
+    ids = fill(room, FAST, SLOW)
+    for n in range(5):
+        room.arrive(big(n, FAST), 0.0)
+    last = room.arrive(big(9, SLOW), 0.0)
+    picker.cancel(ids[SLOW], 0.1)
+    for n in range(4):
+        room.dispatch(0.1 + n / 50)
+    assert last.settled
+
+
+def test_all_that_many_endpoints_can_take_goes_in_one_dispatch() -> None:
+    fleet = [endpoint(f"10.1.0.{n}:80", 20_000) for n in range(200)]
+    picker = Picker(PickerSettings(), fleet)
+    room = make_room(picker, places=10_000)
+    candidates = tuple(e.address for e in fleet)
+    for n in range(700):
+        room.arrive(request(fresh(n), candidates=candidates), 0.0)  # 0.33 s each, so that two fill one
+    assert len(room) == 300
+    sent = picker.in_flight
+    room.dispatch(0.4)
+    assert picker.in_flight - sent >= 200
+
+
+def test_whoever_is_held_is_counted_once_where_he_would_go_and_nowhere_when_he_is_gone() -> None:
+    picker = make_picker()
+    room = make_room(picker)
+    fill(room, FAST, SLOW, THIRD)
+    held = [room.arrive(request(fresh(n)), 0.0) for n in range(8)]
+    for now in (0.1, 0.2, 1.0):
+        room.dispatch(now)
+        waiting = [h for h in held if not h.settled]
+        assert sum(room._reserved.values()) == pytest.approx(sum(h.reserved for h in waiting))
+    for h in held:
+        room.leave(h)
+    assert (len(room), dict(room._reserved), room._seconds) == (0, {}, 0.0)
+
+
 def test_those_not_looked_at_in_one_dispatch_are_in_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ext_proc.waiting.PREDICTIONS", 8)
     picker = make_picker()
@@ -223,7 +268,6 @@ def test_those_not_looked_at_in_one_dispatch_are_in_the_next(monkeypatch: pytest
     for n in range(10):
         room.arrive(big(n, FAST), 0.0)
     last = room.arrive(request(fresh(999), candidates=(SLOW,)), 0.0)
-    last.turn = 1e9
     picker.cancel(ids[SLOW], 0.1)
     room.dispatch(0.1)
     assert not last.settled

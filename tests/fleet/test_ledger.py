@@ -294,3 +294,34 @@ def test_a_thousand_unreported_prefills_are_settled_in_one_walk() -> None:
     assert ledger.wait_seconds(1e6, 1000.0) == 0.0
     assert (len(ledger.prefills), len(ledger.decodes), ledger.owed) == (0, 1000, 0.0)
     assert walks < 1100
+
+
+def test_what_was_given_up_for_lost_does_not_make_those_behind_it_wait_anew(ledger: Ledger) -> None:
+
+    for n in range(30):
+        ledger.place(str(n), 4_920.0, float(n), observable=True)  # half a second each, one a second, no news
+    assert ledger.queue_seconds(40.0, 10_000) == 0.0
+    ledger.release("0", 40.0)
+    ledger.release("1", 40.0)
+    assert ledger.queue_seconds(40.0, 10_000) == 0.0
+
+
+def test_what_is_cancelled_in_its_prefill_makes_room_at_once(ledger: Ledger) -> None:
+
+    ledger.place("long", 100_000.0, 0.0, observable=True)
+    ledger.place("next", 10_000.0, 0.0, observable=True)
+    ledger.wait_seconds(1.0, 10_000)
+    ledger.release("long", 1.0)
+    assert ledger.queue_seconds(1.0, 10_000) == pytest.approx(1.008)
+
+
+def test_the_kv_cache_that_requests_in_flight_take_is_given_back_when_they_end(ledger: Ledger) -> None:
+
+    ledger.place("a", 1000.0, 0.0, observable=True, kv_tokens=1200.0)
+    ledger.place("b", 1000.0, 0.0, observable=True, kv_tokens=300.5)
+    ledger.first_token("a", 0.2)
+    assert ledger.kv_tokens == 1500.5
+    ledger.release("a", 1.0)
+    assert ledger.kv_tokens == 300.5
+    ledger.release("b", 1.0)
+    assert ledger.kv_tokens == 0.0
