@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from operator import attrgetter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     import random
@@ -24,6 +24,13 @@ EQUAL_LOAD = 1.02
 CHEAPEST = "the lowest cost"
 AT_HOME = "among equals, where its session is"
 LEAST_BUSY = "among equals, the fewest answers running for its speed"
+
+
+class Considered(NamedTuple):
+    """Where a request would go now, and why."""
+
+    candidates: list[Candidate]  # at least one, best first
+    why: str  # what the first of them has over the others
 
 
 def order(

@@ -6,17 +6,17 @@ first token and what the placement does to others (`price`); the next ones are f
 
 from __future__ import annotations
 
-import hashlib
 import random
 from types import MappingProxyType
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
-from ext_proc import choice
+from ext_proc.choice import Considered, order
 from ext_proc.decision import Decision
 from ext_proc.endpoint import EndpointState
 from ext_proc.events import Began, BlocksRemoved, BlocksStored, Cancelled, Ended, Moved, Placed
 from ext_proc.in_flight import InFlight
 from ext_proc.outputs import OutputHistory
+from ext_proc.pick_id import PickIds
 from ext_proc.predict import predict
 from ext_proc.price import Pool, price
 from ext_proc.replicas import Replicas
@@ -36,13 +36,6 @@ if TYPE_CHECKING:
 
 LOST = 10.0
 """Silences after which another replica's request is over: longer than nearly all answers take."""
-
-
-class Considered(NamedTuple):
-    """Where a request would go now, and why."""
-
-    candidates: list[Candidate]  # at least one, best first
-    why: str  # what the first of them has over the others
 
 
 _NOTHING: Mapping[str, float] = MappingProxyType({})
@@ -78,8 +71,7 @@ class Picker:
         self._name = name
         self._replicas = Replicas(name)
         self._random = random.Random(seed)
-        self._id_key = seed.to_bytes(32, "little", signed=True)
-        self._picks = 0
+        self._ids = PickIds(seed)
 
     @property
     def in_flight(self) -> int:
@@ -118,15 +110,14 @@ class Picker:
             return None
         candidates = self._candidates(request, states, reserved, held_seconds, now)
         home = self._sessions.home(request.session)
-        why = choice.order(candidates, self._endpoints, home, self._random)
-        return Considered(candidates, why)
+        return Considered(candidates, order(candidates, self._endpoints, home, self._random))
 
     def place(self, request: RoutingRequest, considered: Considered, now: float) -> Decision:
         """Book the request where it was considered best."""
         candidates, why = considered
         best = candidates[0].prediction
         placed = Placed(
-            id=self._next_id(),
+            id=self._ids.next(),
             at=now,
             request=request,
             endpoints=tuple(c.prediction.address for c in candidates[: self._settings.endpoints_per_pick]),
@@ -312,10 +303,3 @@ class Picker:
             self._index.clear(event.address)
         else:
             self._index.remove(event.address, event.blocks)
-
-    def _next_id(self) -> str:
-        """Unguessable without the seed, the same for the same seed."""
-        self._picks += 1
-        return hashlib.blake2b(
-            self._picks.to_bytes(8, "little"), key=self._id_key, digest_size=16
-        ).hexdigest()

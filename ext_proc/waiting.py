@@ -20,8 +20,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from ext_proc.choice import Considered
     from ext_proc.decision import Decision
-    from ext_proc.picker import Considered, Picker
+    from ext_proc.picker import Picker
     from ext_proc.request import RoutingRequest
 
 DISPATCH_SECONDS = 0.02
