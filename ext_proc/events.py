@@ -73,6 +73,25 @@ class Cancelled:
 
 
 @dataclass(frozen=True, slots=True)
+class Waits:
+    """A replica holds a request for an endpoint, and may name another later. For `WaitingRoom.hear`."""
+
+    id: str
+    replica: str  # who holds it
+    turn: tuple[float, int]  # who has the lowest goes first, whoever holds it
+    address: str  # where it would go now,
+    reserved: float  # the seconds of prefill it would be there,
+    prefill: float  # and where it is shortest
+
+
+@dataclass(frozen=True, slots=True)
+class Left:
+    """A request is held no longer: it was placed, or its client left. For `WaitingRoom.hear`."""
+
+    id: str
+
+
+@dataclass(frozen=True, slots=True)
 class BlocksStored:
     """An engine computed prefix blocks, in our own hashes."""
 
@@ -88,4 +107,5 @@ class BlocksRemoved:
     blocks: Sequence[int] | None
 
 
+HoldEvent = Waits | Left
 RoutingEvent = Placed | Began | Moved | Ended | Cancelled | BlocksStored | BlocksRemoved

@@ -79,9 +79,9 @@ class Picker:
         return len(self._in_flight)
 
     @property
-    def is_alone(self) -> bool:
-        """Whether no other replica was heard of lately."""
-        return self._replicas.nobody_else
+    def replicas(self) -> Replicas:
+        """Who else places requests here."""
+        return self._replicas
 
     @property
     def known_blocks(self) -> int:

@@ -42,8 +42,9 @@ KV_PRICE_SECONDS = 10.0
 """Of filling a whole KV cache, times the square of the share that is filled: short prompts fit anywhere, and
 a long one goes where it takes less room, unless it would wait there."""
 
-UNSEEN_PRICE = 0.5
-"""Of work that other replicas may have placed at an endpoint of theirs: it may also be elsewhere."""
+UNSEEN_PRICE = 0.1
+"""Of work that other replicas may have placed at an endpoint of theirs: it may also be elsewhere, and keeping
+away from where a prefix is costs more than now and then a queue."""
 
 PATIENCE: dict[WorkloadClass, float] = {"interactive": 1.0, "batch": 0.1}
 """What a second of its own waiting counts for. Batch goes where it is in nobody's way: to what is old or

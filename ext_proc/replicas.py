@@ -30,7 +30,7 @@ class Replicas:
     """Everybody who places requests on the same endpoints. `name` is our own, unlike all others'."""
 
     def __init__(self, name: str) -> None:
-        self._name = name
+        self.name = name
         self._others: dict[str, Replica] = {}
         self._owned: dict[str, bool] = {}  # by address, until the set of replicas changes
 
@@ -67,7 +67,7 @@ class Replicas:
             return True
         owned = self._owned.get(address)
         if owned is None:
-            mine = _rank(self._name, address)
+            mine = _rank(self.name, address)
             owned = all(_rank(name, address) < mine for name in self._others)
             self._owned[address] = owned
         return owned

@@ -6,6 +6,7 @@ those queues is shorter. By then it is known who is really free, and of those th
 the others less may go first.
 
 Queues are counted by the clock alone: where news stays away, nobody is held for what should be over by now.
+Replicas tell each other whom they hold (`take_news`, `hear`), and keep one order together.
 No clock, no I/O: requests and `now` in, decisions out.
 """
 
@@ -17,11 +18,14 @@ from dataclasses import dataclass, field
 from operator import attrgetter
 from typing import TYPE_CHECKING
 
+from ext_proc.events import Left, Waits
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from ext_proc.choice import Considered
     from ext_proc.decision import Decision
+    from ext_proc.events import HoldEvent
     from ext_proc.picker import Picker
     from ext_proc.request import RoutingRequest
 
@@ -69,6 +73,7 @@ class Held:
 
 
 _TURN = attrgetter("turn")
+_FIRST = (float("-inf"), 0)
 
 
 class WaitingRoom:
@@ -81,7 +86,9 @@ class WaitingRoom:
         self._places = places
         self._held: list[Held] = []  # by turn
         self._number = 0  # of requests that were held
-        self._seconds = 0.0  # of prefill, of all those held
+        self._others: dict[str, Waits] = {}  # whom other replicas hold
+        self._news: list[HoldEvent] = []  # for them
+        self._seconds = 0.0  # of prefill, of all those held by anybody
         self._reserved: defaultdict[str, float] = defaultdict(float)  # the same by where they would go
         self._looked_at: tuple[float, int] | None = None  # how far this round of looking at them has come,
         self._ahead: defaultdict[str, float] = defaultdict(float)  # and what those before reserved in it
@@ -109,11 +116,28 @@ class WaitingRoom:
         if not held.settled:
             self._remove(held)
 
+    def take_news(self) -> list[HoldEvent]:
+        """What the other replicas must hear, since this was asked last."""
+        news, self._news = self._news, []
+        return news
+
+    def hear(self, event: HoldEvent) -> None:
+        """Another replica holds a request, or does not any more."""
+        known = self._others.pop(event.id, None)
+        if known is not None:
+            self._count(known.address, -known.reserved, -known.prefill)
+        if isinstance(event, Waits) and event.replica != self._picker.replicas.name:
+            self._others[event.id] = event
+            self._count(event.address, event.reserved, event.prefill)
+
     def dispatch(self, now: float) -> None:
         """Settle those whose turn it is; who waited for `longest` goes wherever it is best to wait."""
         for held in [held for held in self._held if held.arrived <= now - self.longest]:
             self._send(held, now)
-        if self._picker.is_alone and all(queue > FED_SECONDS for queue in self._picker.queues(now)):
+        replicas = self._picker.replicas
+        for id_ in [id_ for id_, other in self._others.items() if not replicas.present(other.replica)]:
+            self.hear(Left(id_))
+        if all(queue > FED_SECONDS for queue in self._picker.queues(now)):
             self._looked_at = None
             return
         if self._looked_at is None:
@@ -123,9 +147,13 @@ class WaitingRoom:
     def _look(self, now: float) -> None:
         """Go on with this round, or begin one, until all were looked at or it has cost enough."""
         first = 0 if self._looked_at is None else bisect_right(self._held, self._looked_at, key=_TURN)
+        others = sorted((o for o in self._others.values() if o.turn > (self._looked_at or _FIRST)), key=_TURN)
         full: set[int] = set()  # candidates of whom none is ready, by identity: requests share them
-        in_vain = 0
+        in_vain = heard = 0
         for held in self._held[first:]:
+            while heard < len(others) and others[heard].turn < held.turn:
+                self._ahead[others[heard].address] += others[heard].reserved
+                heard += 1
             candidates = held.request.candidates
             if id(candidates) in full:
                 continue
@@ -148,13 +176,7 @@ class WaitingRoom:
         return self._picker.consider(held.request, now, ahead, self._seconds - held.prefill)
 
     def _must_wait(self, considered: Considered) -> bool:
-        # Replicas see nothing of each other's backlogs and keep no common order: holding costs them more
-        # than it gains.
-        return (
-            self.longest > 0
-            and self._picker.is_alone
-            and considered.candidates[0].prediction.queue > FED_SECONDS
-        )
+        return self.longest > 0 and considered.candidates[0].prediction.queue > FED_SECONDS
 
     def _hold(self, held: Held, considered: Considered) -> None:
         backlog = self._seconds / len(considered.candidates)
@@ -163,14 +185,23 @@ class WaitingRoom:
         self._number += 1
         held.turn = (held.arrived + yielded * held.prefill, self._number)
         insort(self._held, held, key=_TURN)
-        self._seconds += held.prefill
+        self._count("", 0.0, held.prefill)
         self._reserve(held, considered)
 
     def _reserve(self, held: Held, considered: Considered) -> None:
-        self._reserved[held.address] -= held.reserved
+        self._count(held.address, -held.reserved, 0.0)
         best = considered.candidates[0].prediction
+        moved = held.address != best.address
         held.address, held.reserved = best.address, best.prefill
-        self._reserved[held.address] += held.reserved
+        self._count(held.address, held.reserved, 0.0)
+        replicas = self._picker.replicas
+        if moved and not replicas.nobody_else:
+            self._news.append(
+                Waits(self._id(held), replicas.name, held.turn, held.address, held.reserved, held.prefill)
+            )
+
+    def _id(self, held: Held) -> str:
+        return f"{self._picker.replicas.name}/{held.turn[1]}"
 
     def _send(self, held: Held, now: float) -> None:
         self._remove(held)
@@ -178,9 +209,14 @@ class WaitingRoom:
 
     def _remove(self, held: Held) -> None:
         del self._held[bisect_right(self._held, held.turn, key=_TURN) - 1]
-        self._seconds -= held.prefill
-        self._reserved[held.address] -= held.reserved
+        self._count(held.address, -held.reserved, -held.prefill)
         held.prefill = held.reserved = 0.0
-        if not self._held:  # no rounding is left behind
+        if not self._picker.replicas.nobody_else:
+            self._news.append(Left(self._id(held)))
+
+    def _count(self, address: str, reserved: float, prefill: float) -> None:
+        self._seconds += prefill
+        self._reserved[address] += reserved
+        if not self._held and not self._others:  # no rounding is left behind
             self._seconds = 0.0
             self._reserved.clear()

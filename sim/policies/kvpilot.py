@@ -22,7 +22,7 @@ from sim.policy import END_NEWS_SECONDS, Verdict
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from ext_proc.events import Placed
+    from ext_proc.events import HoldEvent, Placed
     from ext_proc.waiting import Held
     from fleet.model import Endpoint, Load
     from sim.policy import Job, Policy
@@ -128,6 +128,16 @@ class Kvpilot:
             return None
         self._in_flight[job.id] = _Pick(decision.placed)
         return self._addresses.index(decision.endpoints[0])
+
+    def take_news(self) -> list[HoldEvent]:
+        """Whom this replica holds, for the others."""
+        return self._room.take_news()
+
+    def hear(self, event: HoldEvent, now: float) -> None:
+        """Whom another replica holds."""
+        del now
+        if self._picker is not None:
+            self._room.hear(event)
 
     def placement(self, job: Job) -> Placed:
         """What another replica must hear of a request that was placed here."""

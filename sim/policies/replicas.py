@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import deque
 from functools import partial
 from random import Random
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from ext_proc.waiting import DISPATCH_SECONDS
 from sim.policy import HearsOfCaches, HoldsRequests, Policy, Verdict
@@ -29,6 +29,17 @@ class Replica(Policy, Protocol):
 
     def follow(self, job: Job, placement: Any, now: float) -> None:
         """Book a request that was placed elsewhere."""
+
+
+@runtime_checkable
+class TellsOfHeld(Protocol):
+    """A router whose replicas hear whom the others hold."""
+
+    def take_news(self) -> Sequence[Any]:
+        """What the others must hear, since this was asked last."""
+
+    def hear(self, event: Any, now: float) -> None:
+        """What another one said."""
 
 
 class Replicas:
@@ -57,6 +68,7 @@ class Replicas:
         index = router.place(job, now)
         if isinstance(index, int):
             self._publish(router, job, now)
+        self._tell_of_held(router, now)
         return index
 
     def dispatch(self, now: float) -> list[tuple[Job, int | None]]:
@@ -69,6 +81,7 @@ class Replicas:
                     if index is not None:
                         self._publish(router, job, now)
                     sent.append((job, index))
+                self._tell_of_held(router, now)
         return sent
 
     def first_token(self, job: Job, now: float, at: float) -> None:
@@ -108,6 +121,11 @@ class Replicas:
         placement = router.placement(job)
         self._tell(router, now, lambda other, at: other.follow(job, placement, at))
 
+    def _tell_of_held(self, router: Replica, now: float) -> None:
+        if isinstance(router, TellsOfHeld):
+            for event in router.take_news():
+                self._tell(router, now, partial(_hear, event))
+
     def _tell(self, owner: Replica, now: float, news: Callable[[Replica, float], None]) -> None:
         for router in self._routers:
             if router is not owner:
@@ -117,3 +135,7 @@ class Replicas:
         while self._late and self._late[0][0] <= now:
             at, hear = self._late.popleft()
             hear(at)
+
+
+def _hear(event: Any, other: Any, now: float) -> None:
+    other.hear(event, now)

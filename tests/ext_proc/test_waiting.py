@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ext_proc.picker import Picker
+from ext_proc.replicas import SILENCE_SECONDS
 from ext_proc.waiting import FED_SECONDS, SHORT_BACKLOG, YIELD, Held, WaitingRoom
 from fleet.settings import PickerSettings
 from tests.ext_proc.small import FAST, SLOW, THIRD, TOKENS, endpoint, fresh, make_picker, pick, request
@@ -147,17 +148,76 @@ def test_nobody_is_held_where_that_is_off() -> None:
     assert all(room.arrive(big(n, FAST), 0.0).settled for n in range(20))
 
 
-def test_nobody_is_held_any_more_once_another_replica_is_heard_of() -> None:
-    picker = make_picker(name="ours")
-    room = make_room(picker)
+class Pair:
+    """Two replicas that know of each other, in front of the same endpoints, all of them full."""
+
+    def __init__(self) -> None:
+        self.pickers = [make_picker(seed=n, name=f"replica-{n}") for n in (0, 1)]
+        self.rooms = [make_room(picker) for picker in self.pickers]
+        self.ids = []
+        for n, address in enumerate((FAST, SLOW, THIRD)):
+            placed = pick(self.pickers[n % 2], big(900 + n, address), 0.0).placed
+            self.pickers[(n + 1) % 2].apply(placed, 0.0)
+            self.ids.append(placed.id)
+
+    def tell(self) -> None:
+        for room, other in (self.rooms, reversed(self.rooms)):
+            for event in room.take_news():
+                other.hear(event)
+
+    def release(self, address: str, now: float) -> None:
+        for picker in self.pickers:
+            picker.cancel(self.ids[(FAST, SLOW, THIRD).index(address)], now)
+
+
+def test_replicas_keep_one_order() -> None:
+    pair = Pair()
+    first = pair.rooms[0].arrive(big(1, FAST), 0.1)
+    second = pair.rooms[1].arrive(big(2, FAST), 0.2)
+    pair.tell()
+    pair.release(FAST, 0.3)
+    pair.rooms[1].dispatch(0.3)
+    assert not second.settled  # the other one's is before it
+    pair.rooms[0].dispatch(0.3)
+    assert first.settled
+
+
+def test_whoever_another_replica_let_go_is_in_nobodys_way() -> None:
+    pair = Pair()
+    first = pair.rooms[0].arrive(big(1, FAST), 0.1)
+    second = pair.rooms[1].arrive(big(2, FAST), 0.2)
+    pair.tell()
+    pair.rooms[0].leave(first)
+    pair.tell()
+    pair.release(FAST, 0.3)
+    pair.rooms[1].dispatch(0.3)
+    assert second.settled
+    assert pair.rooms[1]._seconds == 0.0
+
+
+def test_those_of_a_replica_that_is_gone_are_in_nobodys_way() -> None:
+    pair = Pair()
+    pair.rooms[0].arrive(big(1, FAST), 0.1)
+    second = pair.rooms[1].arrive(big(2, FAST), 0.2)
+    pair.tell()
+    pair.release(FAST, 0.3)
+    pair.pickers[1].replicas.expire(SILENCE_SECONDS + 0.3)
+    pair.rooms[1].dispatch(0.4)
+    assert second.settled
+
+
+def test_nothing_is_told_where_nobody_hears_and_ones_own_news_means_nothing() -> None:
+    room = make_room(make_picker(name="alone"))
     fill(room, FAST)
-    held = room.arrive(big(1, FAST), 0.0)
-    assert len(room) == 1
-    theirs = pick(make_picker(seed=1, name="theirs"), request(fresh(7)), 0.0)
-    picker.apply(theirs.placed, 0.1)
-    room.dispatch(0.1)
-    assert held.settled
-    assert room.arrive(big(2, FAST), 0.1).settled
+    room.arrive(big(1, FAST), 0.0)
+    assert room.take_news() == []
+    pair = Pair()
+    held = pair.rooms[0].arrive(big(1, FAST), 0.1)
+    news = pair.rooms[0].take_news()
+    for event in news:
+        pair.rooms[0].hear(event)
+    assert len(news) == 1
+    assert pair.rooms[0]._seconds == pytest.approx(held.prefill)
 
 
 def test_when_all_places_are_taken_the_first_in_turn_goes() -> None:

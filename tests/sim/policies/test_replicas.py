@@ -57,13 +57,15 @@ def test_replicas_hear_of_each_others_placements_after_the_lag() -> None:
 def test_what_a_replica_holds_is_placed_by_it_and_heard_of_by_the_others() -> None:
     policy, routers = ours(2, lag=0.5)
     policy.start(small_fleet(1).endpoints, [64_000], seed=1)
-    placed = [policy.place(job(n, 1.0, 6000), 1.0) for n in range(6)]  # 0.3 s each: queues, before any news
+    placed = [policy.place(job(n, 1.0, 600), 1.0) for n in range(6)]  # 0.6 s each
     held = placed.count(Verdict.HELD)
     assert 0 < held < 6
     policy._catch_up(1.5)  # they have heard of each other
-    assert len(policy.dispatch(1.5)) == held
-    policy._catch_up(2.0)
+    sent = [job for n in range(200) for job, _ in policy.dispatch(1.5 + n / 50)]
+    assert len(sent) == held
+    policy._catch_up(10.0)
     assert [router.in_flight for router in routers] == [6, 6]
+    assert [router._room._seconds for router in routers] == [0.0, 0.0]
 
 
 def test_without_a_lag_replicas_spread_a_crowd_as_one_router_does() -> None:
