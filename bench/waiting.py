@@ -17,16 +17,15 @@ from typing import TYPE_CHECKING
 from ext_proc.picker import Picker
 from ext_proc.request import RoutingRequest
 from ext_proc.waiting import DISPATCH_SECONDS, FED_SECONDS, WaitingRoom
-from fleet.model import Endpoint, Hardware, Rate
 from fleet.settings import PickerSettings
+from sim import fleets
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from ext_proc.waiting import Held
 
-HARDWARE = Hardware("H100-80GB")
-RATE = 20_000.0  # tokens a second
+RATE = fleets.REFERENCE_RATE.prefill  # tokens a second
 BLOCKS = 16
 LATER = 1.0 + DISPATCH_SECONDS
 FILL_SECONDS = 1000.0  # of prefill at every endpoint, so that none becomes ready by itself
@@ -36,12 +35,7 @@ class Crowd:
     """`held` requests that wait for `endpoints` full endpoints."""
 
     def __init__(self, endpoints: int, held: int, places: int = 1_000_000) -> None:
-        fleet = [
-            Endpoint(
-                f"10.0.{n // 256}.{n % 256}:80", "m", "v", "p", Hardware("H100-80GB"), prior=Rate(RATE, 0.01)
-            )
-            for n in range(endpoints)
-        ]
+        fleet = fleets.fleet(f"uniform{endpoints}").endpoints
         self.picker = Picker(PickerSettings(), fleet)
         self.room = WaitingRoom(self.picker, longest=1e6, places=places)
         self.candidates = tuple(endpoint.address for endpoint in fleet)

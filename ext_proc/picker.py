@@ -68,8 +68,7 @@ class Picker:
         self._sessions = SessionTable(settings.sessions_max)
         self._outputs = OutputHistory(settings.expected_output_tokens)
         self._in_flight = InFlight(self._endpoints, self._index, self._sessions, self._outputs)
-        self._name = name
-        self._replicas = Replicas(name)
+        self.replicas = Replicas(name)
         self._random = random.Random(seed)
         self._ids = PickIds(seed)
 
@@ -77,11 +76,6 @@ class Picker:
     def in_flight(self) -> int:
         """Requests placed and not over yet."""
         return len(self._in_flight)
-
-    @property
-    def replicas(self) -> Replicas:
-        """Who else places requests here."""
-        return self._replicas
 
     @property
     def known_blocks(self) -> int:
@@ -126,7 +120,7 @@ class Picker:
             uncached_tokens=best.uncached_tokens,
             work=best.work,
             prefill=best.prefill,
-            replica=self._name,
+            replica=self.replicas.name,
         )
         self._in_flight.place(placed, now)
         return Decision(
@@ -241,9 +235,9 @@ class Picker:
 
     def expire(self, now: float) -> int:
         """Give up requests that the log no longer speaks of, and idle sessions; how many requests."""
-        self._replicas.expire(now)
+        self.replicas.expire(now)
         silence = self._settings.silence_seconds
-        silent = self._in_flight.silent_since(now - silence, now - LOST * silence, self._replicas.present)
+        silent = self._in_flight.silent_since(now - silence, now - LOST * silence, self.replicas.present)
         for id_ in silent:
             self.cancel(id_, now)
         self._sessions.expire(now - self._settings.session_ttl_seconds)
@@ -283,16 +277,16 @@ class Picker:
             blocks, ahead = matched.get(address, 0), reserved.get(address, 0.0)
             predictions.append(predict(state, request, blocks, output, now, ahead))
         pool = Pool.of(states, predictions, held_seconds, now)
-        unseen = self._replicas.unseen(pool.arrivals) * pool.service
-        elsewhere = [0.0 if self._replicas.owns(p.address) else unseen for p in predictions]
+        unseen = self.replicas.unseen(pool.arrivals) * pool.service
+        elsewhere = [0.0 if self.replicas.owns(p.address) else unseen for p in predictions]
         return price(
             states, predictions, pool, elsewhere, request.prompt_tokens + output, request.workload_class
         )
 
     def _follow(self, event: Placed, now: float) -> None:
-        if event.replica == self._name:
+        if event.replica == self.replicas.name:
             return  # our own, come back: known, or over already
-        self._replicas.heard(event.replica, event.at, now)
+        self.replicas.heard(event.replica, event.at, now)
         if event.endpoints[0] in self._endpoints and event.id not in self._in_flight:
             self._in_flight.place(event, now)
 

@@ -11,7 +11,6 @@ from functools import partial
 from random import Random
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
-from ext_proc.waiting import DISPATCH_SECONDS
 from sim.policy import HearsOfCaches, HoldsRequests, Policy, Verdict
 
 if TYPE_CHECKING:
@@ -49,7 +48,8 @@ class Replicas:
         self.scrape_interval = routers[0].scrape_interval
         self.feedback_delay = routers[0].feedback_delay
         self._routers = routers
-        self.dispatch_interval = DISPATCH_SECONDS
+        holding = [router for router in routers if isinstance(router, HoldsRequests)]
+        self.dispatch_interval = min((router.dispatch_interval for router in holding), default=0.0)
         self._lag = lag
         self._owner: dict[int, Replica] = {}  # by job: who decided it
         self._late: deque[tuple[float, Callable[[float], None]]] = deque()  # by when it is heard
