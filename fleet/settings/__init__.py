@@ -1,0 +1,27 @@
+"""`kvpilot.yaml`: everything a user may set, validated, with the defaults and their reasons.
+
+Pydantic lives here because users' input enters here; `fleet.settings_file` reads the file and words the
+mistakes. Every number has a smallest and a largest value: what lies outside would only stop a server later.
+`Settings.fleet` gives the frozen topology that the rest of the code works on.
+"""
+
+from fleet.settings.models import EmulatedSettings, ModelSettings, PoolSettings, VersionSettings
+from fleet.settings.picker import PickerSettings
+from fleet.settings.section import Section, Steering
+from fleet.settings.servers import CollectSettings, EnvoySettings, WeightSettings
+from fleet.settings.whole import Settings, pool_field
+
+__all__ = [
+    "CollectSettings",
+    "EmulatedSettings",
+    "EnvoySettings",
+    "ModelSettings",
+    "PickerSettings",
+    "PoolSettings",
+    "Section",
+    "Settings",
+    "Steering",
+    "VersionSettings",
+    "WeightSettings",
+    "pool_field",
+]

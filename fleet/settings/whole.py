@@ -1,0 +1,95 @@
+"""The whole file, and that its parts agree."""
+
+from __future__ import annotations
+
+from pydantic import Field, model_validator
+
+from fleet import checks
+from fleet.model import Endpoint, Fleet, Model, Version
+from fleet.settings.models import ModelSettings, PoolSettings, VersionSettings
+from fleet.settings.picker import PickerSettings
+from fleet.settings.section import HostPort, IpPort, Section, ServerAddress, Steering
+from fleet.settings.servers import CollectSettings, EnvoySettings, WeightSettings
+
+NEWS_TO_SILENCE = 4
+"""Intervals of Envoy's log that a request must be missing from before it may count as over."""
+
+
+class Settings(Section):
+    """The whole file."""
+
+    listen: IpPort = "127.0.0.1:8080"
+    steering: Steering = "steered"
+    models: tuple[ModelSettings, ...] = Field(min_length=1, description="a list of at least one model")
+    redis_url: str = Field("redis://127.0.0.1:6379/0", description="`kvpilot up` sets its own")
+    xds_address: ServerAddress = "127.0.0.1:18000"
+    picker_address: ServerAddress = "127.0.0.1:18001"
+    xds_metrics: HostPort | None = Field(None, description="serve the xDS server's Prometheus metrics here")
+    picker_metrics: HostPort | None = Field(None, description="serve the picker's Prometheus metrics here")
+    picker: PickerSettings = PickerSettings()
+    weights: WeightSettings = WeightSettings()
+    collect: CollectSettings = CollectSettings()
+    envoy: EnvoySettings = EnvoySettings()
+
+    @model_validator(mode="after")
+    def _is_consistent(self) -> Settings:
+        _check_names(self)
+        _check_addresses(self)
+        shortest = NEWS_TO_SILENCE * self.envoy.log_interval_seconds
+        if self.picker.silence_seconds < shortest:
+            need = f"at least {shortest:g}, {NEWS_TO_SILENCE} x envoy.log_interval_seconds"
+            raise checks.mistake("picker.silence_seconds", self.picker.silence_seconds, need)
+        return self
+
+    def pools(self) -> list[tuple[ModelSettings, VersionSettings, PoolSettings]]:
+        """Every pool with the model and version it belongs to."""
+        return [(m, v, p) for m in self.models for v in m.versions for p in v.pools]
+
+    def fleet(self) -> Fleet:
+        """The topology as frozen dataclasses."""
+        return Fleet(
+            tuple(Model(m.name, tuple(_version(m, version) for version in m.versions)) for m in self.models)
+        )
+
+
+def _version(model: ModelSettings, version: VersionSettings) -> Version:
+    endpoints = tuple(
+        Endpoint(
+            address=address,
+            model=model.name,
+            version=version.name,
+            pool=pool.name,
+            hardware=pool.hardware,
+            engine=pool.engine,
+            metrics_url=pool.metrics_url(address),
+            prior=pool.prior(model.parameters_billion),
+            zone=pool.zone,
+        )
+        for pool in version.pools
+        for address in pool.endpoints
+    )
+    return Version(version.name, version.weight, endpoints)
+
+
+def pool_field(model: ModelSettings, version: VersionSettings, pool: PoolSettings, field: str) -> str:
+    """The path of a pool's field, as errors name it."""
+    return f"models.{model.name}.versions.{version.name}.pools.{pool.name}.{field}"
+
+
+def _check_names(settings: Settings) -> None:
+    checks.distinct_names("models", [model.name for model in settings.models])
+    for model in settings.models:
+        within = f"models.{model.name}.versions"
+        checks.distinct_names(within, [version.name for version in model.versions])
+        for version in model.versions:
+            checks.distinct_names(f"{within}.{version.name}.pools", [pool.name for pool in version.pools])
+
+
+def _check_addresses(settings: Settings) -> None:
+    """Two servers cannot listen on one address, and an address says which endpoint a record is of."""
+    fields = ("listen", "xds_address", "picker_address", "xds_metrics", "picker_metrics")
+    places = [(field, getattr(settings, field)) for field in fields if getattr(settings, field) is not None]
+    for model, version, pool in settings.pools():
+        named = {f"endpoints.{n}": address for n, address in enumerate(pool.endpoints)}
+        places += [(pool_field(model, version, pool, field), named[field]) for field in named]
+    checks.distinct_addresses(places)
