@@ -42,7 +42,10 @@ class Appraiser:
         outputs: OutputHistory,
         replicas: Replicas,
         draw: random.Random,
+        wanted: int,
     ) -> None:
+        """So many endpoints are `wanted` at least, where there are as many."""
+        self._wanted = wanted
         self._endpoints = endpoints
         self._index = index
         self._sessions = sessions
@@ -154,7 +157,7 @@ class Appraiser:
             at_home = None
             predictions = [self._predict(state, request, matched, output, reserved, now) for state in states]
             found += self._price(states, predictions, pool, request, output)
-            if found and (bound >= _good_enough(found) or looked_at >= LOOKS_MAX):
+            if len(found) >= self._wanted and (bound >= _good_enough(found) or looked_at >= LOOKS_MAX):
                 return found
         if found:
             return found

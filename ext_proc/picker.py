@@ -74,6 +74,7 @@ class Picker:
             self._outputs,
             self.replicas,
             random.Random(seed),
+            settings.endpoints_per_pick,
         )
         self._ids = PickIds(seed)
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from ext_proc.endpoint import EndpointState
     from fleet.index import Members
 
-AT_ONCE = 8
+AT_ONCE = 4
 """Endpoints looked at closely before their costs are compared with the bounds of the others."""
 
 LOOKS_MAX = 64
