@@ -15,6 +15,7 @@ from fleet.errors import UnreadableRequestError
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from ext_proc.choice import Considered
     from ext_proc.decision import Decision
     from ext_proc.picker import Picker
     from ext_proc.request import WorkloadClass
@@ -71,6 +72,22 @@ class Steerer:
 
     def steer(self, cluster: str, path: str, headers: Mapping[str, str], body: bytes, now: float) -> Steered:
         """Decide one request. `cluster` is what the route chose; only its endpoints are candidates."""
+        request = self.read(cluster, path, headers, body)
+        return request if isinstance(request, Steered) else self._arrive(request, now)
+
+    def consider(
+        self, cluster: str, path: str, headers: Mapping[str, str], body: bytes, now: float
+    ) -> Considered | Steered:
+        """What `steer` would do; nothing is booked. Why there would be no decision, where there would be none."""
+        request = self.read(cluster, path, headers, body)
+        if isinstance(request, Steered):
+            return request
+        return self._room.consider(request, now) or Steered("no-endpoint")
+
+    def read(
+        self, cluster: str, path: str, headers: Mapping[str, str], body: bytes
+    ) -> RoutingRequest | Steered:
+        """What the picker needs to know of the request, or why it cannot be decided."""
         if cluster not in self._candidates:
             return Steered("unknown-cluster")
         model, candidates = self._candidates[cluster]
@@ -80,7 +97,7 @@ class Steerer:
             return Steered(error.reason)
         root = self._hasher.root(model, prompt.model, prompt.cache_salt)
         named = session.from_headers(headers, self._settings.session_headers, self._settings.session_cookie)
-        request = RoutingRequest(
+        return RoutingRequest(
             candidates=candidates,
             prompt_tokens=min(
                 PROMPT_TOKENS_MAX,
@@ -96,6 +113,8 @@ class Steerer:
             workload_class=self._workload_class(headers),
             zone=self._settings.zone,
         )
+
+    def _arrive(self, request: RoutingRequest, now: float) -> Steered:
         held = self._room.arrive(request, now)
         return settled(held) if held.settled else Steered("held", held=held)
 
