@@ -78,7 +78,7 @@ class Steerer:
     def consider(
         self, cluster: str, path: str, headers: Mapping[str, str], body: bytes, now: float
     ) -> Considered | Steered:
-        """What `steer` would do; nothing is booked. Why there would be no decision, where there would be none."""
+        """What `steer` would do, or why there would be no decision; nothing is booked."""
         request = self.read(cluster, path, headers, body)
         if isinstance(request, Steered):
             return request
