@@ -16,6 +16,7 @@ from fleet.errors import UnreadableRequestError
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from ext_proc.choice import Considered
     from ext_proc.decision import Decision
     from ext_proc.picker import Picker
     from ext_proc.request import WorkloadClass
@@ -118,6 +119,25 @@ class Steerer:
 
     def steer(self, cluster: str, path: str, headers: Mapping[str, str], body: bytes, now: float) -> Steered:
         """Decide one request. `cluster` is what the route chose; only its endpoints are candidates."""
+        request = self.read(cluster, path, headers, body)
+        if isinstance(request, Steered):
+            return request
+        self._recall.saw(cluster, path, request, len(body) * _unseen(headers, body))
+        return _so_far(self._room.arrive(request, now))
+
+    def consider(
+        self, cluster: str, path: str, headers: Mapping[str, str], body: bytes, now: float
+    ) -> Considered | Steered:
+        """What `steer` would do, or why there would be no decision; nothing is booked."""
+        request = self.read(cluster, path, headers, body)
+        if isinstance(request, Steered):
+            return request
+        return self._room.consider(request, now) or Steered("no-endpoint")
+
+    def read(
+        self, cluster: str, path: str, headers: Mapping[str, str], body: bytes
+    ) -> RoutingRequest | Steered:
+        """What the picker needs to know of the request, or why it cannot be decided."""
         if cluster not in self._candidates:
             return Steered("unknown-cluster")
         model, candidates = self._candidates[cluster]
@@ -126,12 +146,11 @@ class Steerer:
         except UnreadableRequestError as error:
             return Steered(error.reason)
         root = self._hasher.root(model, prompt.model, prompt.cache_salt)
-        unseen = _unseen(headers, body)
-        request = RoutingRequest(
+        return RoutingRequest(
             candidates=candidates,
             prompt_tokens=min(
                 PROMPT_TOKENS_MAX,
-                len(prompt.text) * unseen / self._settings.bytes_per_token,
+                len(prompt.text) * _unseen(headers, body) / self._settings.bytes_per_token,
             ),
             blocks=self._hasher.blocks(prompt.text[: self._settings.max_hashed_bytes], root),
             tokens_per_block=self._settings.tokens_per_block,
@@ -143,8 +162,6 @@ class Steerer:
             workload_class=self._workload_class(headers),
             zone=self._settings.zone,
         )
-        self._recall.saw(cluster, path, request, len(body) * unseen)
-        return _so_far(self._room.arrive(request, now))
 
     def _lora(self, named: str, model: str, candidates: Sequence[str]) -> str:
         """The adapter that a request names in place of its model, or ''.

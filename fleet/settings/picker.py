@@ -46,6 +46,13 @@ class PickerSettings(Section):
         " every request is sent at once",
     )
     held_max: int = Field(1024, ge=1, le=65_536, description="requests held at once; more go at once")
+    stuck_seconds: float = Field(
+        2.0,
+        ge=0.2,
+        le=60,
+        description="a picker whose event loop does not move for this long ends its process, so that what it"
+        " holds fails open; whoever supervises it starts it again",
+    )
     key_file: Path | None = Field(None, description="secret that seeds the hashes; shared by all replicas")
     session_headers: tuple[HeaderName, ...] = Field(
         ("x-session-id", "x-conversation-id", "x-correlation-id", "mcp-session-id"),

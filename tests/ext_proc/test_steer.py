@@ -7,7 +7,7 @@ import pytest
 
 from ext_proc.picker import Picker
 from ext_proc.request import RoutingRequest
-from ext_proc.steer import Steerer
+from ext_proc.steer import Steered, Steerer
 from ext_proc.waiting import WaitingRoom
 from fleet.model import Endpoint, Fleet, Hardware, Load, Model, Version
 from fleet.prefix import PrefixHasher
@@ -116,6 +116,26 @@ def test_says_in_a_word_what_became_of_a_request(
     steerer: Steerer, cluster: str, body: bytes, outcome: str
 ) -> None:
     assert steerer.steer(cluster, CHAT, {}, body, 0.0).outcome == outcome
+
+
+def test_considers_what_it_would_decide_and_books_nothing() -> None:
+    picker = Picker(SETTINGS, FLEET.endpoints.values())
+    steerer = make_steerer(picker)
+    first = steerer.steer("llama/stable", CHAT, {}, chat("word " * 500), 0.0).decision
+    assert first is not None
+    picker.finish(first.id, 1.0, endpoint=first.endpoints[0])
+    considered = steerer.consider("llama/stable", CHAT, {}, chat("word " * 500), 2.0)
+    assert not isinstance(considered, Steered)
+    assert considered.candidates[0].prediction.address == first.endpoints[0]
+    assert considered.candidates[0].prediction.matched_tokens > 0
+    assert picker.in_flight == 0
+
+
+@pytest.mark.parametrize(
+    ("cluster", "reason"), [("elsewhere", "unknown-cluster"), ("llama/stable", "not-json")]
+)
+def test_says_why_it_would_not_decide(steerer: Steerer, cluster: str, reason: str) -> None:
+    assert steerer.consider(cluster, CHAT, {}, b"not json", 0.0) == Steered(reason)
 
 
 def test_wants_the_body_of_posts_it_can_read_only(steerer: Steerer) -> None:
