@@ -8,8 +8,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ext_proc import openai, session
+from ext_proc import protocols, session
+from ext_proc.protocols.tokens import BYTES_PER_ID
 from ext_proc.request import RoutingRequest
+from ext_proc.tallies import Tallies
 from fleet.errors import UnreadableRequestError
 
 if TYPE_CHECKING:
@@ -17,7 +19,7 @@ if TYPE_CHECKING:
 
     from ext_proc.decision import Decision
     from ext_proc.picker import Picker
-    from ext_proc.request import WorkloadClass
+    from ext_proc.request import Prompt, WorkloadClass
     from ext_proc.waiting import Held, WaitingRoom
     from fleet.model import Fleet
     from fleet.prefix import PrefixHasher
@@ -53,12 +55,16 @@ class Steerer:
         hasher: PrefixHasher,
         picker: Picker,
         room: WaitingRoom,
+        retry_bytes: int = 8 << 20,
     ) -> None:
-        """`room` is the one in front of `picker`."""
+        """`room` is the one in front of `picker`. Envoy can retry bodies of at most `retry_bytes`."""
         self._settings = settings
         self._hasher = hasher
         self._picker = picker
         self._room = room
+        self._retry_bytes = retry_bytes
+        self._reading = reading(settings)
+        self.tallies = Tallies()
         self._candidates = {
             cluster: (endpoints[0].model, tuple(endpoint.address for endpoint in endpoints))
             for cluster, endpoints in fleet.clusters.items()
@@ -67,37 +73,57 @@ class Steerer:
 
     def wants_body(self, method: str, path: str) -> bool:
         """Whether a request like this is decided from its body."""
-        return method == "POST" and openai.speaks(path)
+        return protocols.find(method, path) is not None
 
     def steer(self, cluster: str, path: str, headers: Mapping[str, str], body: bytes, now: float) -> Steered:
         """Decide one request. `cluster` is what the route chose; only its endpoints are candidates."""
+        protocol = protocols.find(headers.get(":method", "POST"), path)
+        if protocol is None:
+            return Steered("passed")
+        announced = _announced(headers)
+        if max(announced, len(body)) > self._retry_bytes:
+            self.tallies.not_retriable += 1
         if cluster not in self._candidates:
-            return Steered("unknown-cluster")
-        model, candidates = self._candidates[cluster]
+            return self._told(protocol.name, Steered("unknown-cluster"))
         try:
-            prompt = openai.parse(path, body)
+            prompt = protocol.parse(protocols.Call(path, headers, body, self._reading))
         except UnreadableRequestError as error:
-            return Steered(error.reason)
-        root = self._hasher.root(model, prompt.model, prompt.cache_salt)
-        named = session.from_headers(headers, self._settings.session_headers, self._settings.session_cookie)
-        request = RoutingRequest(
+            self.tallies.unreadable[protocol.name, error.reason] += 1
+            return self._told(protocol.name, Steered(error.reason), "unreadable")
+        request = self._request(cluster, prompt, headers, _times(prompt, body, announced))
+        held = self._room.arrive(request, now)
+        return self._told(protocol.name, settled(held) if held.settled else Steered("held", held=held))
+
+    def _told(self, protocol: str, steered: Steered, outcome: str = "") -> Steered:
+        self.tallies.by_protocol[protocol, outcome or steered.outcome] += 1
+        return steered
+
+    def _request(
+        self, cluster: str, prompt: Prompt, headers: Mapping[str, str], times: float
+    ) -> RoutingRequest:
+        """What the picker is asked. The whole prompt is `times` as long as what was read of it."""
+        settings = self._settings
+        model, candidates = self._candidates[cluster]
+        exact = prompt.tokens is not None
+        tokens = prompt.tokens if exact else len(prompt.text) / settings.bytes_per_token
+        root = self._hasher.root(
+            model, prompt.model or model, prompt.lora, prompt.cache_salt, "ids" if exact else ""
+        )
+        hashed = prompt.text[: settings.max_hashed_bytes] if prompt.cacheable else b""
+        named = session.from_headers(headers, settings.session_headers, settings.session_cookie)
+        return RoutingRequest(
             candidates=candidates,
-            prompt_tokens=min(
-                PROMPT_TOKENS_MAX,
-                len(prompt.text) * _unseen(headers, body) / self._settings.bytes_per_token,
-            ),
-            blocks=self._hasher.blocks(prompt.text[: self._settings.max_hashed_bytes], root),
-            tokens_per_block=self._settings.tokens_per_block,
+            prompt_tokens=min(PROMPT_TOKENS_MAX, (tokens or 0) * times),
+            blocks=self._hasher.blocks(hashed, root),
+            tokens_per_block=settings.block_bytes / BYTES_PER_ID if exact else settings.tokens_per_block,
             output_limit=prompt.output_tokens,
             session=named or prompt.session,
             streamed=prompt.streamed,
             model=prompt.model,
-            lora=self._lora(prompt.model, model, candidates),
+            lora=self._lora(prompt.lora or prompt.model, model, candidates),
             workload_class=self._workload_class(headers),
-            zone=self._settings.zone,
+            zone=settings.zone,
         )
-        held = self._room.arrive(request, now)
-        return settled(held) if held.settled else Steered("held", held=held)
 
     def _lora(self, named: str, model: str, candidates: Sequence[str]) -> str:
         """The adapter that a request names in place of its model, or ''.
@@ -117,9 +143,24 @@ def settled(held: Held) -> Steered:
     return Steered("steered" if held.decision else "no-endpoint", held.decision)
 
 
-def _unseen(headers: Mapping[str, str], body: bytes) -> float:
-    """How many times longer the whole body is than the beginning of it that Envoy sent."""
+def reading(settings: PickerSettings) -> protocols.Reading:
+    """How the settings have requests read."""
+    return protocols.Reading(
+        bytes_max=settings.max_parsed_bytes,
+        media_bytes=round(settings.media_tokens * settings.bytes_per_token),
+        session_keys=tuple(tuple(key.split(".")) for key in settings.session_body_keys),
+    )
+
+
+def _announced(headers: Mapping[str, str]) -> int:
+    """How long the whole body is, as the client says; 0 where it says nothing that makes sense."""
     announced = headers.get("content-length", "")
-    if not body or not (announced.isascii() and announced.isdigit()) or len(announced) > LENGTH_DIGITS_MAX:
-        return 1.0
-    return max(1.0, int(announced) / len(body))
+    if not (announced.isascii() and announced.isdigit()) or len(announced) > LENGTH_DIGITS_MAX:
+        return 0
+    return int(announced)
+
+
+def _times(prompt: Prompt, body: bytes, announced: int) -> float:
+    """How many times longer the whole body is than what was read of it, sent or not."""
+    read = len(body) if prompt.read_bytes is None else prompt.read_bytes
+    return max(announced, len(body), read) / read if read else 1.0
