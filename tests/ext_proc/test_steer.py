@@ -141,7 +141,7 @@ def test_says_why_it_would_not_decide(steerer: Steerer, cluster: str, reason: st
 def test_wants_the_body_of_posts_it_can_read_only(steerer: Steerer) -> None:
     assert steerer.wants_body("POST", CHAT)
     assert not steerer.wants_body("GET", CHAT)
-    assert not steerer.wants_body("POST", "/v1/embeddings")
+    assert not steerer.wants_body("POST", "/v1/models")
 
 
 @pytest.mark.parametrize(
