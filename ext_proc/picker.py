@@ -69,6 +69,7 @@ class Picker:
         self._outputs = OutputHistory(settings.expected_output_tokens)
         self._in_flight = InFlight(self._endpoints, self._index, self._sessions, self._outputs)
         self.replicas = Replicas(name)
+        self._behind_grpc = {e.grpc_address: e.address for e in known if e.grpc_address}
         self._random = random.Random(seed)
         self._ids = PickIds(seed)
 
@@ -124,8 +125,19 @@ class Picker:
         )
         self._in_flight.place(placed, now)
         return Decision(
-            placed.id, placed.endpoints, best.ttft, best.matched_tokens, tuple(candidates), why, placed
+            placed.id,
+            placed.endpoints,
+            best.ttft,
+            best.matched_tokens,
+            tuple(candidates),
+            why,
+            placed,
+            self._grpc_addresses(placed.endpoints) if request.grpc else (),
         )
+
+    def endpoint_at(self, address: str) -> str:
+        """The endpoint that is dialled at `address`, its own or its gRPC one; a stranger's stays as it is."""
+        return self._behind_grpc.get(address, address)
 
     def queues(self, now: float) -> list[float]:
         """Each endpoint's seconds until it should have computed all prompts that were placed there."""
@@ -282,6 +294,9 @@ class Picker:
         return price(
             states, predictions, pool, elsewhere, request.prompt_tokens + output, request.workload_class
         )
+
+    def _grpc_addresses(self, addresses: Iterable[str]) -> tuple[str, ...]:
+        return tuple(self._endpoints[address].endpoint.grpc_address for address in addresses)
 
     def _follow(self, event: Placed, now: float) -> None:
         if event.replica == self.replicas.name:

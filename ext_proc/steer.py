@@ -61,9 +61,10 @@ class Steerer:
         self._room = room
         self._candidates = {
             cluster: (endpoints[0].model, tuple(endpoint.address for endpoint in endpoints))
-            for cluster, endpoints in fleet.clusters.items()
+            for cluster, endpoints in (*fleet.clusters.items(), *fleet.grpc_clusters.items())
             if endpoints
         }
+        self._grpc = frozenset(fleet.grpc_clusters)
 
     def wants_body(self, method: str, path: str) -> bool:
         """Whether a request like this is decided from its body."""
@@ -95,6 +96,7 @@ class Steerer:
             lora=self._lora(prompt.model, model, candidates),
             workload_class=self._workload_class(headers),
             zone=self._settings.zone,
+            grpc=cluster in self._grpc,
         )
         held = self._room.arrive(request, now)
         return settled(held) if held.settled else Steered("held", held=held)
