@@ -15,6 +15,7 @@ from fleet.names import (
     COMPLETION_TOKENS_KEY,
     FIRST_BODY_TAG,
     GRPC_STATUS_TAG,
+    KSERVE_STREAM,
     PICK_ID_KEY,
     PICK_NAMESPACE,
     PROMPT_TOKENS_KEY,
@@ -115,15 +116,19 @@ def _entry(entry: pb.HTTPAccessLogEntry) -> LogEntry | None:
     if not pick_id:
         return None
     usage = _usage(metadata)
+    over = common.access_log_type != pb.AccessLogType.DownstreamPeriodic
+    cut = any(getattr(common.response_flags, flag) for flag in _CLIENT_LEFT_FLAGS)
+    # Where trailers have not come, or never will, Envoy reports UNKNOWN.
+    status = _grpc_status(common) if over and not cut else ""
     return LogEntry(
         pick_id=pick_id,
-        over=common.access_log_type != pb.AccessLogType.DownstreamPeriodic,
+        over=over,
         first_token=_first_token(common),
         attempts=common.upstream_request_attempt_count,
         endpoint=_address(common.upstream_remote_address),
-        ok=200 <= entry.response.response_code.value < 300 and _grpc_status(common) in ("", _GRPC_OK),
-        failed=_failed(entry),
-        cut=any(getattr(common.response_flags, flag) for flag in _CLIENT_LEFT_FLAGS),
+        ok=200 <= entry.response.response_code.value < 300 and status in ("", _GRPC_OK),
+        failed=status in _GRPC_SERVER_ERRORS or _failed(entry),
+        cut=cut,
         decode_seconds=_decode_seconds(common),
         output_tokens=usage.get(COMPLETION_TOKENS_KEY),
         prompt_tokens=usage.get(PROMPT_TOKENS_KEY),
@@ -158,7 +163,7 @@ def _decode_seconds(common: pb.AccessLogCommon) -> float | None:
 
 
 def _grpc_status(common: pb.AccessLogCommon) -> str:
-    """The number in the answer's trailers; '' where it is no gRPC answer, or not over yet."""
+    """How a gRPC call ended, by number; '' where it is none."""
     status: str = common.custom_tags.get(GRPC_STATUS_TAG, "-")
     return status.removeprefix("-")
 
@@ -166,10 +171,15 @@ def _grpc_status(common: pb.AccessLogCommon) -> str:
 def _failed(entry: pb.HTTPAccessLogEntry) -> bool:
     if entry.response.response_code.value >= SERVER_ERROR:
         return True
-    if _grpc_status(entry.common_properties) in _GRPC_SERVER_ERRORS:
-        return True
     flags = entry.common_properties.response_flags
-    return any(getattr(flags, flag) for flag in _FAILURE_FLAGS)
+    failures = [flag for flag in _FAILURE_FLAGS if getattr(flags, flag)]
+    # Where both sides speak, silence is nobody's failure: the client may have nothing to ask.
+    return bool(failures) and not (failures == ["stream_idle_timeout"] and _stays_open(entry))
+
+
+def _stays_open(entry: pb.HTTPAccessLogEntry) -> bool:
+    path: str = entry.request.path
+    return path.endswith(KSERVE_STREAM)
 
 
 def _address(address: object) -> str:

@@ -100,13 +100,15 @@ class Steerer:
             return Steered("unknown-cluster")
         request = RoutingRequest(
             candidates=self._candidates[cluster][1],
-            prompt_tokens=self._recall.mean_prompt_tokens(cluster),
+            prompt_tokens=0.0,  # nothing is asked yet
             blocks=(),
             tokens_per_block=self._settings.tokens_per_block,
             session=self._session(headers),
             streamed=False,  # its first byte comes when the client has sent something: it times no prefill
+            model=headers.get(self._settings.model_header, ""),
             workload_class=self._workload_class(headers),
             zone=self._settings.zone,
+            grpc=cluster in self._grpc,
         )
         return _so_far(self._room.arrive(request, now))
 
@@ -139,7 +141,7 @@ class Steerer:
             output_limit=prompt.output_tokens,
             session=self._session(headers) or session.key("", prompt.session),
             streamed=prompt.streamed,
-            model=prompt.model,
+            model=prompt.model or headers.get(self._settings.model_header, ""),
             lora=self._lora(prompt.model, model, candidates),
             workload_class=self._workload_class(headers),
             zone=self._settings.zone,

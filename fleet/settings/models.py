@@ -79,12 +79,8 @@ class PoolSettings(Section):
                 "grpc_port", self.grpc_port, "`emulated.grpc` where there are no `endpoints`"
             )
         if self.grpc_endpoints and len(self.grpc_endpoints) != len(self.endpoints):
-            number = len(self.grpc_endpoints)
-            raise checks.mistake("grpc_endpoints", number, f"{len(self.endpoints)}, as many as `endpoints`")
-        found = self.grpc_addresses
-        if len(set(found)) < len(found):
-            need = "a port on hosts that differ, or `grpc_endpoints`, each once"
-            raise checks.mistake("grpc_port", self.grpc_port, need)
+            need = f"one for each of `endpoints`, which are {len(self.endpoints)}"
+            raise checks.mistake("grpc_endpoints", len(self.grpc_endpoints), need)
         return self
 
     @property

@@ -59,6 +59,10 @@ class PickerSettings(Section):
         description="decide a session's next turn from its headers where its endpoint is still the best:"
         " Envoy then sends no body, and what the turn adds is priced by its length",
     )
+    model_header: HeaderName = Field(
+        "x-model",
+        description="request header or gRPC metadata that names one of `models`; else the first answers",
+    )
     class_header: HeaderNameOrNone = Field(
         "",
         description="request header, set by the gateway and never by clients, that says `batch`; all else is"

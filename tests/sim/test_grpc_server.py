@@ -6,7 +6,6 @@ import socket
 from typing import TYPE_CHECKING, Any
 
 import grpc
-import numpy as np
 import pytest
 import tritonclient.grpc as triton
 import tritonclient.grpc.aio as triton_aio
@@ -19,6 +18,7 @@ from sim import kserve_pb2 as pb
 from sim.grpc_server import serving_grpc
 from sim.server import emulated_endpoints, grpc_services
 from tests.support import free_address, until
+from tests.triton_requests import cached_tokens, inputs, text_of
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -27,27 +27,6 @@ if TYPE_CHECKING:
     from sim.backend import Backend
 
 LONG = "one word after another " * 400
-
-
-def inputs(text: str, max_tokens: int = 8, *, stream: bool = False) -> list[Any]:
-    made = [
-        triton.InferInput("text_input", [1, 1], "BYTES"),
-        triton.InferInput("max_tokens", [1, 1], "INT32"),
-        triton.InferInput("stream", [1, 1], "BOOL"),
-    ]
-    made[0].set_data_from_numpy(np.array([[text.encode()]], dtype=object))
-    made[1].set_data_from_numpy(np.array([[max_tokens]], dtype=np.int32))
-    made[2].set_data_from_numpy(np.array([[stream]], dtype=bool))
-    return made
-
-
-def text_of(result: Any) -> str:
-    tensor = result.as_numpy("text_output")
-    return "" if tensor is None else str(tensor[0, 0].decode())
-
-
-def cached(result: Any) -> int:
-    return int(result.get_response().parameters["cached_tokens"].int64_param)
 
 
 def one_engine(address: str, grpc_address: str) -> Settings:
@@ -102,8 +81,8 @@ async def test_answers_whole_and_remembers_the_prompt(client: Any) -> None:
     assert first.get_response().id == "mine"
     assert len(text_of(first)) == 8 * 4
     assert text_of(again) == text_of(first)
-    assert cached(first) == 0
-    assert cached(again) > 2000
+    assert cached_tokens(first) == 0
+    assert cached_tokens(again) > 2000
 
 
 async def test_streams_a_request_in_parts_and_says_which_was_the_last(engine: Engine) -> None:
@@ -152,7 +131,8 @@ async def test_refuses_what_makes_no_sense_and_goes_on(engine: Engine) -> None:
 
 
 async def test_a_message_that_is_no_request_is_refused(engine: Engine) -> None:
-    async with grpc.aio.insecure_channel(engine.address) as channel:
+    channel: Any = grpc.aio.insecure_channel(engine.address)
+    async with channel:
         with pytest.raises(grpc.aio.AioRpcError) as refused:
             await channel.unary_unary(KSERVE_INFER)(b"\xff\xff\xff")
     assert refused.value.code() == grpc.StatusCode.INVALID_ARGUMENT
@@ -162,7 +142,8 @@ async def test_a_client_that_goes_away_takes_its_requests_along(engine: Engine) 
     request = pb.ModelInferRequest(model_name="m", raw_input_contents=[b"\5\0\0\0hello", b"\0\x10\0\0"])
     request.inputs.add(name="text_input", datatype="BYTES", shape=[1, 1])
     request.inputs.add(name="max_tokens", datatype="INT32", shape=[1, 1])
-    async with grpc.aio.insecure_channel(engine.address) as channel:
+    channel: Any = grpc.aio.insecure_channel(engine.address)
+    async with channel:
         calls = [channel.unary_unary(KSERVE_INFER)(request.SerializeToString())]
         stream = channel.stream_stream(KSERVE_STREAM)()
         await stream.write(request.SerializeToString())

@@ -30,8 +30,6 @@ if TYPE_CHECKING:
     from fleet.settings import Settings
 
 ROUTE_CONFIGURATION = "kvpilot"
-MODEL_HEADER = "x-model"
-"""The request header that names a model; without it the first model of the settings answers."""
 
 EXT_PROC_FILTER = "envoy.filters.http.ext_proc"
 
@@ -45,16 +43,20 @@ _RESELECTIONS = 5  # draws of the fallback balancer that may hit an endpoint alr
 def route_configuration(settings: Settings, fleet: Fleet) -> Resource:
     """All models' routes, for any host."""
     shares = {model.name: (_shares(model), _grpc_shares(model)) for model in fleet.models}
-    named = [r for m in fleet.models for r in _routes(m.name, *shares[m.name], settings, [_names(m)])]
-    first = fleet.models[0].name
-    default = _routes(first, *shares[first], settings, [])
+    named = [(model.name, [_names(model, settings)]) for model in fleet.models]
+    default: tuple[str, list[route.HeaderMatcher]] = (fleet.models[0].name, [])
+    routes = [
+        made
+        for name, headers in (*named, default)
+        for made in _routes(name, *shares[name], settings, headers)
+    ]
     message = route.RouteConfiguration(
         name=ROUTE_CONFIGURATION,
         virtual_hosts=[
             route.VirtualHost(
                 name="all",
                 domains=["*"],
-                routes=[*named, *default],
+                routes=routes,
                 response_headers_to_add=_who_answered() if settings.envoy.debug_headers else [],
                 typed_per_filter_config={} if settings.steering == "steered" else {EXT_PROC_FILTER: _off()},
             )
@@ -64,8 +66,9 @@ def route_configuration(settings: Settings, fleet: Fleet) -> Resource:
     return Resource(ROUTE, message.name, bytes(message), frozenset((CLUSTER, name) for name in clusters))
 
 
-def _names(model: Model) -> route.HeaderMatcher:
-    return route.HeaderMatcher(name=MODEL_HEADER, string_match=matcher.StringMatcher(exact=model.name))
+def _names(model: Model, settings: Settings) -> route.HeaderMatcher:
+    header = settings.picker.model_header
+    return route.HeaderMatcher(name=header, string_match=matcher.StringMatcher(exact=model.name))
 
 
 def _routes(
