@@ -88,7 +88,8 @@ async def test_answers_whole_and_remembers_the_prompt(client: Any) -> None:
 async def test_streams_a_request_in_parts_and_says_which_was_the_last(engine: Engine) -> None:
     def ask(**more: bool) -> tuple[list[str], list[bool]]:
         answers: queue.Queue[tuple[Any, Any]] = queue.Queue()
-        texts, finals = [], []
+        texts: list[str] = []
+        finals: list[bool] = []
         with triton.InferenceServerClient(engine.address) as client:
             client.start_stream(lambda result, error: answers.put((result, error)))
             client.async_stream_infer("m", inputs("hello", 200, stream=True), **more)
