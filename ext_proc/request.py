@@ -46,6 +46,7 @@ class RoutingRequest:
     lora: str = ""  # the adapter it needs, '' for none
     workload_class: WorkloadClass = "interactive"
     zone: str = ""  # of the Envoy that asks; '' where nobody knows
+    grpc: bool = False  # it goes to the endpoints' gRPC addresses
 
     @property
     def kind(self) -> tuple[str, ...]:

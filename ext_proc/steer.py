@@ -67,9 +67,10 @@ class Steerer:
         self.tallies = Tallies()
         self._candidates = {
             cluster: (endpoints[0].model, tuple(endpoint.address for endpoint in endpoints))
-            for cluster, endpoints in fleet.clusters.items()
+            for cluster, endpoints in (*fleet.clusters.items(), *fleet.grpc_clusters.items())
             if endpoints
         }
+        self._grpc = frozenset(fleet.grpc_clusters)
 
     def wants_body(self, method: str, path: str) -> bool:
         """Whether a request like this is decided from its body."""
@@ -107,13 +108,15 @@ class Steerer:
             return Steered("unknown-cluster")
         request = RoutingRequest(
             candidates=self._candidates[cluster][1],
-            prompt_tokens=self._recall.mean_prompt_tokens(cluster),
+            prompt_tokens=0.0,  # nothing is asked yet
             blocks=(),
             tokens_per_block=self._settings.tokens_per_block,
             session=self._session(headers),
             streamed=False,  # its first byte comes when the client has sent something: it times no prefill
+            model=headers.get(self._settings.model_header, ""),
             workload_class=self._workload_class(headers),
             zone=self._settings.zone,
+            grpc=cluster in self._grpc,
         )
         return _so_far(self._room.arrive(request, now))
 
@@ -190,10 +193,11 @@ class Steerer:
             output_limit=prompt.output_tokens,
             session=self._session(headers) or session.key("", prompt.session),
             streamed=prompt.streamed,
-            model=prompt.model,
+            model=prompt.model or headers.get(settings.model_header, ""),
             lora=self._lora(prompt.lora or prompt.model, model, candidates),
             workload_class=self._workload_class(headers),
             zone=settings.zone,
+            grpc=cluster in self._grpc,
         )
 
     def _lora(self, named: str, model: str, candidates: Sequence[str]) -> str:

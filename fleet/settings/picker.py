@@ -91,6 +91,10 @@ class PickerSettings(Section):
         description="where a body names a session, a dot before each inner key; the first one found wins,"
         " after headers and the cookie",
     )
+    model_header: HeaderName = Field(
+        "x-model",
+        description="request header or gRPC metadata that names one of `models`; else the first answers",
+    )
     class_header: HeaderNameOrNone = Field(
         "",
         description="request header, set by the gateway and never by clients, that says `batch`; all else is"
