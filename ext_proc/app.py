@@ -7,10 +7,13 @@ import logging
 import secrets
 from typing import TYPE_CHECKING
 
+from ext_proc.admission.door import Admission
+from ext_proc.lender import Lender
 from ext_proc.metrics import PickerMetrics
 from ext_proc.picker import Picker
 from ext_proc.server import PickerService, serve_picker
 from ext_proc.steer import Steerer
+from ext_proc.trust import Trust
 from ext_proc.view import View
 from ext_proc.waiting import WaitingRoom
 from fleet.errors import ConfigError
@@ -63,8 +66,11 @@ async def run(settings: Settings, source: str, stop: asyncio.Event) -> None:
         name=secrets.token_hex(8),
     )
     room = WaitingRoom(picker, settings.picker.hold_seconds, settings.picker.held_max)
-    steerer = Steerer(settings.picker, fleet, PrefixHasher(key, settings.picker.block_bytes), picker, room)
-    service = PickerService(steerer, picker, room, metrics)
+    admission = Admission(settings.admissions(), settings.tenants, picker, secrets.randbits(64))
+    hasher = PrefixHasher(key, settings.picker.block_bytes)
+    steerer = Steerer(settings.picker, fleet, hasher, picker, room, Trust(settings.trust), admission)
+    tenants = frozenset(tenant.name for tenant in settings.tenants.known)
+    service = PickerService(steerer, picker, room, metrics, tenants)
     store = RedisStore(settings.redis_url)
     try:
         async with (
@@ -74,10 +80,13 @@ async def run(settings: Settings, source: str, stop: asyncio.Event) -> None:
         ):
             log.info("picking among %d endpoints on %s", len(fleet.endpoints), settings.picker_address)
             view = View(fleet, picker, store, metrics, outage)
-            running = (
+            running = [
                 tasks.create_task(view.run(settings.collect.interval_seconds)),
                 tasks.create_task(service.dispatch()),
-            )
+            ]
+            if admission.budgets is not None:
+                leases = StoreOutage(metrics.registry, "kvpilot_picker_leases")
+                running.append(tasks.create_task(Lender(admission.budgets, store, leases).run()))
             await stop.wait()
             for task in running:
                 task.cancel()

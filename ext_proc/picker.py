@@ -6,11 +6,12 @@ first token and what the placement does to others (`price`); the next ones are f
 
 from __future__ import annotations
 
+import math
 import random
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from ext_proc.choice import Considered, order
+from ext_proc.choice import Considered, order, prefer_in_time
 from ext_proc.decision import Decision
 from ext_proc.endpoint import EndpointState
 from ext_proc.events import Began, BlocksRemoved, BlocksStored, Cancelled, Ended, Moved, Placed
@@ -25,7 +26,7 @@ from fleet.cost_model import CostModel
 from fleet.index import PrefixIndex
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from ext_proc.events import RoutingEvent
     from ext_proc.price import Candidate
@@ -36,6 +37,10 @@ if TYPE_CHECKING:
 
 LOST = 10.0
 """Silences after which another replica's request is over: longer than nearly all answers take."""
+
+
+def _nobody_asks(id_: str, ended: Ended | None, now: float) -> None:
+    """What becomes of picks interests nobody else."""
 
 
 _NOTHING: Mapping[str, float] = MappingProxyType({})
@@ -69,6 +74,7 @@ class Picker:
         self._outputs = OutputHistory(settings.expected_output_tokens)
         self._in_flight = InFlight(self._endpoints, self._index, self._sessions, self._outputs)
         self.replicas = Replicas(name)
+        self.when_over: Callable[[str, Ended | None, float], None] = _nobody_asks
         self._random = random.Random(seed)
         self._ids = PickIds(seed)
 
@@ -104,7 +110,10 @@ class Picker:
             return None
         candidates = self._candidates(request, states, reserved, held_seconds, now)
         home = self._sessions.home(request.session)
-        return Considered(candidates, order(candidates, self._endpoints, home, self._random))
+        why = order(candidates, self._endpoints, home, self._random)
+        if request.deadline < math.inf:
+            why = prefer_in_time(candidates, request.deadline - now) or why
+        return Considered(candidates, why)
 
     def place(self, request: RoutingRequest, considered: Considered, now: float) -> Decision:
         """Book the request where it was considered best."""
@@ -131,6 +140,22 @@ class Picker:
         """Each endpoint's seconds until it should have computed all prompts that were placed there."""
         return [s.ledger.queue_seconds(now, s.rates.prefill) for s in self._endpoints.values()]
 
+    def expected_output(self, request: RoutingRequest) -> float:
+        """Tokens that the answer should have."""
+        return self._outputs.expected(request.kind, request.output_limit)
+
+    def kv_share(self, addresses: Iterable[str], now: float) -> float:
+        """The share, 0..1, of these endpoints' KV caches that requests in flight hold, as far as is known."""
+        used = room = 0.0
+        for address in addresses:
+            state = self._endpoints.get(address)
+            load = None if state is None else state.fresh_load(now)
+            if state is not None and load is not None and load.ready and load.kv_tokens:
+                scraped = load.kv_blocks_used * load.tokens_per_block
+                used += max(scraped, min(load.kv_tokens, state.ledger.kv_tokens))
+                room += load.kv_tokens
+        return used / room if room else 0.0
+
     def apply(self, event: RoutingEvent, now: float) -> None:
         """News of another replica's placements, or of an engine's cache; what is unknown here is ignored."""
         match event:
@@ -141,9 +166,9 @@ class Picker:
             case Moved():
                 self.running(event.id, event.at, endpoint=event.endpoint, attempts=event.attempts)
             case Ended():
-                self._in_flight.finish(event)
+                self._finish(event)
             case Cancelled():
-                self._in_flight.cancel(event.id, event.at)
+                self.cancel(event.id, event.at)
             case BlocksStored():
                 if event.address in self._endpoints:
                     self._index.insert(event.address, event.blocks)
@@ -164,6 +189,7 @@ class Picker:
     def cancel(self, id_: str, now: float) -> None:
         """Nobody heard of the decision: the request will not come."""
         self._in_flight.cancel(id_, now)
+        self.when_over(id_, None, now)
 
     def first_token(self, id_: str, at: float) -> bool:
         """The request's first token came at `at`. False if no such request is outstanding."""
@@ -188,7 +214,7 @@ class Picker:
         of the endpoint. Token counts are the engine's own, where it told, `decode_seconds` the time from
         first to last token. False if no such request is outstanding: then nothing is believed of it.
         """
-        return self._in_flight.finish(
+        return self._finish(
             Ended(
                 id_,
                 now,
@@ -239,7 +265,8 @@ class Picker:
         silence = self._settings.silence_seconds
         silent = self._in_flight.silent_since(now - silence, now - LOST * silence, self.replicas.present)
         for id_ in silent:
-            self.cancel(id_, now)
+            self._in_flight.cancel(id_, now)
+            self.when_over(id_, Ended(id_, now), now)
         self._sessions.expire(now - self._settings.session_ttl_seconds)
         for state in self._endpoints.values():
             state.rates.settle(now)
@@ -269,7 +296,7 @@ class Picker:
         now: float,
     ) -> list[Candidate]:
         matched = self._index.match(request.blocks, [state.endpoint.address for state in states])
-        output = self._outputs.expected(request.kind, request.output_limit)
+        output = self.expected_output(request)
         predictions = []
         for state in states:
             state.rates.settle(now)
@@ -282,6 +309,12 @@ class Picker:
         return price(
             states, predictions, pool, elsewhere, request.prompt_tokens + output, request.workload_class
         )
+
+    def _finish(self, ended: Ended) -> bool:
+        known = self._in_flight.finish(ended)
+        if known:
+            self.when_over(ended.id, ended, ended.at)
+        return known
 
     def _follow(self, event: Placed, now: float) -> None:
         if event.replica == self.replicas.name:

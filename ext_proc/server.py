@@ -23,6 +23,7 @@ from fleet.errors import StartError
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
+    from ext_proc.admission.refusal import Refusal
     from ext_proc.metrics import PickerMetrics
     from ext_proc.picker import Picker
     from ext_proc.steer import Steerer
@@ -43,11 +44,20 @@ STOP_GRACE_SECONDS = 0.5
 class PickerService:
     """What Envoy calls."""
 
-    def __init__(self, steerer: Steerer, picker: Picker, room: WaitingRoom, metrics: PickerMetrics) -> None:
+    def __init__(
+        self,
+        steerer: Steerer,
+        picker: Picker,
+        room: WaitingRoom,
+        metrics: PickerMetrics,
+        tenants: frozenset[str] = frozenset(),
+    ) -> None:
+        """`tenants` are counted by their names, all others together."""
         self._steerer = steerer
         self._picker = picker
         self._room = room
         self._metrics = metrics
+        self._tenants = tenants
         self._someone_waits = asyncio.Event()
 
     def handlers(self) -> tuple[grpc.GenericRpcHandler, ...]:
@@ -100,6 +110,8 @@ class PickerService:
         """Note what became of a request; a decision that Envoy never got is taken back."""
         self._metrics.requests.labels(stream.outcome if answered else "abandoned").inc()
         decision = stream.decision
+        if stream.refused is not None:
+            self._count_refused(stream.refused)
         if stream.held is not None and not answered:
             self._room.leave(stream.held)
             decision = stream.held.decision
@@ -111,6 +123,11 @@ class PickerService:
                 _log.debug("%s", decision.explain())
         else:
             self._picker.cancel(decision.id, time.monotonic())
+
+    def _count_refused(self, refused: Refusal) -> None:
+        self._metrics.shed.labels(refused.model, refused.reason, str(refused.level)).inc()
+        tenant = refused.tenant if refused.tenant in self._tenants else "other"
+        self._metrics.shed_by_tenant.labels(tenant).inc()
 
     async def _stream_access_logs(self, _: object, context: grpc.aio.ServicerContext[Any, Any]) -> bytes:
         while (data := await context.read()) is not grpc.aio.EOF:

@@ -34,6 +34,11 @@ def from_body(data: Mapping[str, Any]) -> str:
     return _identifier(data.get("user"))
 
 
+def of_tenant(session: str, tenant: str) -> str:
+    """The session as it is remembered: nobody else's of the same name. '' stays ''."""
+    return f"{tenant}\0{session}" if tenant and session else session
+
+
 def _identifier(value: object) -> str:
     if isinstance(value, dict):  # the Responses API also takes `conversation: {id: ...}`
         value = value.get("id")

@@ -10,15 +10,18 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 from envoy.service.ext_proc.v3 import external_processor_pb2 as pb
+from google.protobuf import json_format
 from google.protobuf.message import DecodeError
 
 from ext_proc import reply
 from ext_proc.steer import settled
-from fleet.names import CLUSTER_ATTRIBUTE
+from ext_proc.trust import NO_EVIDENCE, Evidence, RequestHeaders
+from fleet.names import CLUSTER_ATTRIBUTE, SAN_ATTRIBUTE
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from ext_proc.admission.refusal import Refusal
     from ext_proc.decision import Decision
     from ext_proc.steer import Steered
     from ext_proc.waiting import Held
@@ -45,12 +48,13 @@ class PickStream:
         """A request may be held for `longest_hold` seconds."""
         self._decider = decider
         self._longest_hold = longest_hold
-        self._headers: dict[str, str] = {}
+        self._headers = RequestHeaders()
         self._cluster = ""
         self.done = False
         self.outcome = "aborted"
         self.decision: Decision | None = None
         self.held: Held | None = None
+        self.refused: Refusal | None = None
 
     def receive(self, data: bytes, now: float) -> bytes | None:
         """The reply to one message of Envoy's, or None where it deserves none (then it is done)."""
@@ -68,11 +72,12 @@ class PickStream:
     def _on_headers(self, message: pb.ProcessingRequest) -> bytes | None:
         headers = message.request_headers
         # Envoy fills raw_value; value is for senders older than that.
-        self._headers = {
-            h.key: h.raw_value.decode("utf-8", "replace") if h.raw_value else h.value
+        self._headers = RequestHeaders(
+            (h.key, h.raw_value.decode("utf-8", "replace") if h.raw_value else h.value)
             for h in headers.headers.headers
-        }
+        )
         self._cluster = _cluster(message)
+        self._headers.evidence = _evidence(message)
         method, path = self._headers.get(":method", ""), self._headers.get(":path", "")
         if headers.end_of_stream or not self._decider.wants_body(method, path):
             return self._end("passed", reply.HEADERS_PASS)
@@ -91,7 +96,9 @@ class PickStream:
         return self._reply(settled(held))
 
     def _reply(self, steered: Steered) -> bytes | None:
-        self.decision = steered.decision
+        self.decision, self.refused = steered.decision, steered.refused
+        if steered.refused is not None:
+            return self._end(steered.outcome, reply.refuse(steered.refused, self._headers))
         if steered.decision is None:
             return self._end(steered.outcome, reply.BODY_PASS)
         return self._end(steered.outcome, reply.body_steered(steered.decision))
@@ -108,3 +115,15 @@ def _cluster(message: pb.ProcessingRequest) -> str:
         if CLUSTER_ATTRIBUTE in attributes.fields:
             return str(attributes.fields[CLUSTER_ATTRIBUTE].string_value)
     return ""
+
+
+def _evidence(message: pb.ProcessingRequest) -> Evidence:
+    """What Envoy says of the caller; it is told to say anything only where that is trusted."""
+    claims: dict[str, object] = {}
+    for metadata in message.metadata_context.filter_metadata.values():
+        claims |= json_format.MessageToDict(metadata)
+    certificate = ""
+    for attributes in message.attributes.values():
+        if SAN_ATTRIBUTE in attributes.fields:
+            certificate = attributes.fields[SAN_ATTRIBUTE].string_value
+    return Evidence(certificate, claims) if claims or certificate else NO_EVIDENCE
