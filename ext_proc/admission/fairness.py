@@ -21,7 +21,10 @@ TENANTS_MAX = 1000
 """Tenants told apart; those that come when so many asked lately share one account."""
 
 FRESH_SECONDS = 0.2
-"""The level is worked out again after this time."""
+"""Who gets how much is worked out again after this time."""
+
+NEAR = 0.02
+"""Or when the share that cannot be done has changed by more than this."""
 
 OTHERS = "\0others"
 """The account of those that are one too many; no tenant can have this name, since headers hold no NUL."""
@@ -38,7 +41,8 @@ class Shares:
         self._weights = weights
         self._asked: dict[str, float] = {}
         self._at = float("-inf")
-        self._level: tuple[float, float, float] = (-1.0, 0.0, float("-inf"))  # for which share, it, and when
+        self._denied: dict[str, float] = {}  # the share of each one's work that is not done
+        self._for_share, self._shared_at = -1.0, float("-inf")  # what that was found for, and when
 
     def account(self, tenant: str) -> str:
         """The name under which the tenant is counted: its own, while there is room."""
@@ -53,27 +57,24 @@ class Shares:
     def denied(self, tenant: str, share: float, now: float) -> float:
         """The share of this tenant's work that is not done where that is `share` of everybody's, 0..1."""
         self._fade(now)
-        account = self.account(tenant)
-        asked = self._asked.get(account, 0.0)
-        if not asked:
-            return share
-        return max(0.0, 1 - self._fair(share, now) * self._weight(account) / asked)
+        if abs(self._for_share - share) > NEAR or not 0 <= now - self._shared_at < FRESH_SECONDS:
+            self._share_out(share, now)
+        return self._denied.get(self.account(tenant), share)
 
-    def _fair(self, share: float, now: float) -> float:
-        """Tokens for each unit of weight, so that (1 - share) of all that was asked is done."""
-        for_share, level, at = self._level
-        if abs(for_share - share) < _SAME and 0 <= now - at < FRESH_SECONDS:
-            return level
+    def _share_out(self, share: float, now: float) -> None:
+        """Find the tokens for each unit of weight with which (1 - share) of all that was asked is done."""
         left = (1 - share) * sum(self._asked.values())
         weight = sum(map(self._weight, self._asked))
-        for asked, account in sorted((a / self._weight(t), t) for t, a in self._asked.items()):
-            if asked * weight >= left:
+        level = math.inf
+        for account in sorted(self._asked, key=lambda account: self._asked[account] / self._weight(account)):
+            asked, own = self._asked[account], self._weight(account)
+            if asked * weight > left * own:
+                level = max(0.0, left) / weight
                 break
-            left -= self._asked[account]
-            weight -= self._weight(account)
-        level = max(0.0, left) / weight if weight > _SAME else math.inf
-        self._level = (share, level, now)
-        return level
+            left -= asked
+            weight -= own
+        self._denied = {t: max(0.0, 1 - level * self._weight(t) / a) for t, a in self._asked.items()}
+        self._for_share, self._shared_at = share, now
 
     def _weight(self, account: str) -> float:
         return self._weights.get(account, 1.0)
@@ -84,7 +85,3 @@ class Shares:
         left = math.exp(-(now - self._at) / MEMORY_SECONDS)
         self._asked = {t: a * left for t, a in self._asked.items() if a * left > _NOTHING}
         self._at = now
-
-
-_SAME = 1e-3
-"""Shares that differ by less than this are the same."""
