@@ -24,6 +24,7 @@ from fleet.errors import StartError
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
+    from ext_proc.admission.refusal import Refusal
     from ext_proc.health_service import HealthService
     from ext_proc.metrics import PickerMetrics
     from ext_proc.picker import Picker
@@ -54,13 +55,16 @@ class PickerService:
         room: WaitingRoom,
         metrics: PickerMetrics,
         watchdog: Watchdog | None = None,
+        tenants: frozenset[str] = frozenset(),
     ) -> None:
-        """`room` is in front of `picker`; `watchdog` is told of every pick."""
+        """`room` is in front of `picker`; `watchdog` is told of every pick. `tenants` are counted by their
+        names, all others together."""
         self._steerer = steerer
         self._picker = picker
         self._room = room
         self._metrics = metrics
         self._watchdog = watchdog or Watchdog(PICK_SECONDS, room.longest)
+        self._tenants = tenants
         self._someone_waits = asyncio.Event()
 
     def handlers(self) -> tuple[grpc.GenericRpcHandler, ...]:
@@ -122,6 +126,8 @@ class PickerService:
         """Note what became of a request; a decision that Envoy never got is taken back."""
         self._metrics.requests.labels(stream.outcome if answered else "abandoned").inc()
         decision = stream.decision
+        if stream.refused is not None:
+            self._count_refused(stream.refused)
         if stream.held is not None and not answered:
             self._room.leave(stream.held)
             self._watchdog.dropped(stream.held)
@@ -134,6 +140,11 @@ class PickerService:
                 _log.debug("%s", decision.explain())
         else:
             self._picker.cancel(decision.id, time.monotonic())
+
+    def _count_refused(self, refused: Refusal) -> None:
+        self._metrics.shed.labels(refused.model, refused.reason, str(refused.level)).inc()
+        tenant = refused.tenant if refused.tenant in self._tenants else "other"
+        self._metrics.shed_by_tenant.labels(tenant).inc()
 
     async def _stream_access_logs(self, _: object, context: grpc.aio.ServicerContext[Any, Any]) -> bytes:
         while (data := await context.read()) is not grpc.aio.EOF:
