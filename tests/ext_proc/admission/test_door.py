@@ -130,7 +130,7 @@ def test_full_caches_refuse_the_lowest() -> None:
         full = Load(at=0.0, kv_blocks_used=980, kv_blocks_max=1000, tokens_per_block=64, max_requests=100)
         door.picker.observe(address, full, 0.0)
     assert refused(door.ask(0.0, priority=LOW)).reason == "saturated"
-    assert held(door.ask(0.0, priority=HIGH))
+    assert held(door.ask(0.0, priority=HIGH)).decision
 
 
 @pytest.mark.parametrize(
@@ -164,10 +164,10 @@ BUDGETS = TenantsSettings(budget_tokens=20_000, known=(TenantSettings(name="rich
 def test_a_tenant_over_its_budget_is_refused_and_no_other() -> None:
     door = Door(AdmissionSettings(), BUDGETS)
     found = door.load(0.0, 10, tenant="a")
-    assert held(found[0])
+    assert held(found[0]).decision
     over = refused(found[-1])
     assert (over.reason, over.tenant) == ("budget", "a")
-    assert held(door.ask(0.0, tenant="b"))
+    assert held(door.ask(0.0, tenant="b")).decision
     assert not any(isinstance(f, Refusal) for f in door.load(0.0, 50, tenant="rich"))
 
 
