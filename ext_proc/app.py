@@ -63,7 +63,9 @@ async def run(settings: Settings, source: str, stop: asyncio.Event) -> None:
         name=secrets.token_hex(8),
     )
     room = WaitingRoom(picker, settings.picker.hold_seconds, settings.picker.held_max)
-    steerer = Steerer(settings.picker, fleet, PrefixHasher(key, settings.picker.block_bytes), picker, room)
+    hasher = PrefixHasher(key, settings.picker.block_bytes)
+    steerer = Steerer(settings.picker, fleet, hasher, picker, room, settings.envoy.buffer_bytes)
+    metrics.show(steerer.tallies)
     service = PickerService(steerer, picker, room, metrics)
     store = RedisStore(settings.redis_url)
     try:

@@ -121,7 +121,7 @@ def test_says_in_a_word_what_became_of_a_request(
 def test_wants_the_body_of_posts_it_can_read_only(steerer: Steerer) -> None:
     assert steerer.wants_body("POST", CHAT)
     assert not steerer.wants_body("GET", CHAT)
-    assert not steerer.wants_body("POST", "/v1/embeddings")
+    assert not steerer.wants_body("POST", "/v1/models")
 
 
 @pytest.mark.parametrize(
