@@ -8,11 +8,14 @@ import secrets
 from typing import TYPE_CHECKING
 
 from ext_proc.health_service import HealthService
+from ext_proc.ledger_metrics import LedgerCollector
 from ext_proc.loop_guard import guard_loop
 from ext_proc.metrics import PickerMetrics
 from ext_proc.picker import Picker
+from ext_proc.reporter import Reporter
 from ext_proc.server import PICK_SECONDS, PickerService, serve_picker
 from ext_proc.steer import Steerer
+from ext_proc.tracing import open_tracer
 from ext_proc.view import View
 from ext_proc.waiting import WaitingRoom
 from ext_proc.watchdog import HANG_SHARE, Watchdog
@@ -79,11 +82,15 @@ async def run(settings: Settings, source: str, stop: asyncio.Event) -> None:
         stale_after=settings.collect.stale_after_seconds,
         name=secrets.token_hex(8),
     )
+    LedgerCollector(picker, metrics.registry)
     room = WaitingRoom(picker, settings.picker.hold_seconds, settings.picker.held_max)
     steerer = Steerer(settings.picker, fleet, PrefixHasher(key, settings.picker.block_bytes), picker, room)
     pick_seconds = min(PICK_SECONDS, HANG_SHARE * settings.envoy.message_timeout_seconds)
     watchdog = Watchdog(pick_seconds, room.longest)
-    service = PickerService(steerer, picker, room, metrics, watchdog)
+    tracer = (
+        await asyncio.to_thread(open_tracer, settings.picker.tracing) if settings.picker.tracing else None
+    )
+    service = PickerService(steerer, picker, room, metrics, watchdog, Reporter(metrics, tracer))
     health = HealthService(watchdog)
     store = RedisStore(settings.redis_url)
     try:
@@ -106,3 +113,5 @@ async def run(settings: Settings, source: str, stop: asyncio.Event) -> None:
                 task.cancel()
     finally:
         await store.close()
+        if tracer is not None:
+            await asyncio.to_thread(tracer.close)

@@ -25,9 +25,10 @@ from fleet.cost_model import CostModel
 from fleet.index import PrefixIndex
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from ext_proc.events import RoutingEvent
+    from ext_proc.outcome import Outcome
     from ext_proc.price import Candidate
     from ext_proc.request import RoutingRequest
     from fleet.model import Endpoint, Load, Rate, Traffic
@@ -82,6 +83,15 @@ class Picker:
         """Distinct prefix blocks that some endpoint is believed to hold."""
         return len(self._index)
 
+    @property
+    def endpoints(self) -> Mapping[str, EndpointState]:
+        """Every endpoint's state by address, for those who show it; only the picker changes it."""
+        return self._endpoints
+
+    def tell(self, observer: Callable[[Outcome], None]) -> None:
+        """`observer` hears, at once, how each request ended that was decided here."""
+        self._in_flight.observer = observer
+
     def pick(self, request: RoutingRequest, now: float) -> Decision | None:
         """The best endpoints among the request's candidates; None if none of them is known."""
         considered = self.consider(request, now)
@@ -122,7 +132,7 @@ class Picker:
             prefill=best.prefill,
             replica=self.replicas.name,
         )
-        self._in_flight.place(placed, now)
+        self._in_flight.place(placed, now, best.ttft)
         return Decision(
             placed.id, placed.endpoints, best.ttft, best.matched_tokens, tuple(candidates), why, placed
         )
