@@ -7,6 +7,7 @@ import logging
 import secrets
 from typing import TYPE_CHECKING
 
+from ext_proc import explain_page
 from ext_proc.health_service import HealthService
 from ext_proc.ledger_metrics import LedgerCollector
 from ext_proc.loop_guard import guard_loop
@@ -95,7 +96,13 @@ async def run(settings: Settings, source: str, stop: asyncio.Event) -> None:
     store = RedisStore(settings.redis_url)
     try:
         async with (
-            metrics_page(metrics.registry, "picker_metrics", settings.picker_metrics),
+            metrics_page(
+                metrics.registry,
+                "picker_metrics",
+                settings.picker_metrics,
+                [explain_page.route(steerer)],
+                2 * settings.envoy.buffer_bytes,  # base64, and headers
+            ),
             serve_picker(service, settings.picker_address, settings.envoy.buffer_bytes, health),
             asyncio.TaskGroup() as tasks,
         ):

@@ -58,8 +58,16 @@ async def _until_signalled(serve: Serve, settings: Settings, source: str) -> Non
 
 
 @contextlib.asynccontextmanager
-async def metrics_page(registry: CollectorRegistry, field: str, address: str | None) -> AsyncIterator[None]:
+async def metrics_page(
+    registry: CollectorRegistry,
+    field: str,
+    address: str | None,
+    routes: Sequence[web.RouteDef] = (),
+    largest_body: int = 1 << 20,
+) -> AsyncIterator[None]:
     """Show `registry` at http://`address`/metrics inside the context; nothing where it is None.
+
+    Further `routes` are served beside it, to bodies of at most `largest_body` bytes.
 
     Raises StartError, naming the settings `field`, if the address cannot be listened on.
     """
@@ -72,8 +80,8 @@ async def metrics_page(registry: CollectorRegistry, field: str, address: str | N
         body = await asyncio.to_thread(generate_latest, registry)
         return web.Response(body=body, headers={"Content-Type": CONTENT_TYPE_LATEST})
 
-    app = web.Application()
-    app.router.add_get("/metrics", page)
+    app = web.Application(client_max_size=largest_body)
+    app.add_routes([web.get("/metrics", page), *routes])
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.2)
     await runner.setup()
     try:
