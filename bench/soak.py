@@ -22,7 +22,7 @@ import time
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import aiohttp
 import uvloop
@@ -73,12 +73,13 @@ class Engine:
 
     address: str
     file: Path
+    log: IO[bytes]
     process: asyncio.subprocess.Process | None = None
 
     async def start(self) -> None:
         """Run it; it serves a second later."""
         self.process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "sim", "-c", str(self.file), "--log", "warning"
+            sys.executable, "-m", "sim", "-c", str(self.file), "--log", "warning", stderr=self.log
         )
 
     async def kill(self) -> None:
@@ -91,14 +92,14 @@ class Engine:
 @contextlib.asynccontextmanager
 async def engines(count: int) -> AsyncIterator[list[Engine]]:
     """So many engines that may be killed, while the context lasts."""
-    with tempfile.TemporaryDirectory(prefix="kv-soak-") as folder:
+    with tempfile.TemporaryDirectory(prefix="kv-soak-") as folder, tempfile.TemporaryFile() as log:
         made = []
         for n, port in enumerate(free_ports(count)):
             address = f"{LOOPBACK}:{port}"
             own = settings([pool("own", endpoints=[address], emulated={"count": 1, **EMULATED})])
             file = Path(folder) / f"{n}.yaml"
             file.write_text(settings_file.dump(settings_file.parse(own, "soak")))
-            made.append(Engine(address, file))
+            made.append(Engine(address, file, log))
         try:
             for engine in made:
                 await engine.start()

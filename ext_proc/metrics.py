@@ -20,11 +20,18 @@ _TTFT_BUCKETS = (0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60)  # seconds: fro
 
 _HOLD_BUCKETS = (0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60, 120)  # seconds: up to picker.hold_seconds
 
-_OFF_BUCKETS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30)  # seconds off, on either side
+_OFF_BUCKETS = (
+    0.02,
+    0.1,
+    0.5,
+    1,
+    5,
+    20,
+)  # seconds off, on either side; few: each costs time
 
 _SIGNED_BUCKETS = (*(-limit for limit in reversed(_OFF_BUCKETS)), 0, *_OFF_BUCKETS)
 
-_RATIO_BUCKETS = (0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1)
+_RATIO_BUCKETS = (0, 0.25, 0.5, 0.75, 0.9, 1)
 
 _WHY = {CHEAPEST: "cheapest", AT_HOME: "session", LEAST_BUSY: "least-busy"}
 """Label for each of the reasons of `ext_proc.choice`."""
