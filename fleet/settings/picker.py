@@ -6,7 +6,16 @@ from pathlib import Path
 
 from pydantic import Field
 
-from fleet.settings.section import BodyKey, CookieName, HeaderName, HeaderNameOrNone, Seconds, Section, Zone
+from fleet.settings.section import (
+    BodyKey,
+    CookieName,
+    HeaderName,
+    HeaderNameOrNone,
+    Seconds,
+    Section,
+    UrlOrNone,
+    Zone,
+)
 
 
 class PickerSettings(Section):
@@ -99,6 +108,11 @@ class PickerSettings(Section):
         "",
         description="request header, set by the gateway and never by clients, that says `batch`; all else is"
         " interactive; '' for none",
+    )
+    tracing: UrlOrNone = Field(
+        "",
+        description="OTLP endpoint that gets a span for each pick of a sampled trace, as JSON; needs"
+        " the extra `tracing`; '' for none",
     )
     zone: Zone = Field("", description="where the Envoys run that ask this picker; '' for none")
 
