@@ -91,8 +91,10 @@ class PickStream:
         headers = message.request_headers
         # Envoy fills raw_value; value is for senders older than that.
         self._headers = RequestHeaders(
-            (h.key, h.raw_value.decode("utf-8", "replace") if h.raw_value else h.value)
-            for h in headers.headers.headers
+            {
+                h.key: h.raw_value.decode("utf-8", "replace") if h.raw_value else h.value
+                for h in headers.headers.headers
+            }
         )
         self._cluster = _cluster(message)
         self._headers.evidence = _evidence(message)
@@ -149,8 +151,9 @@ def _cluster(message: pb.ProcessingRequest) -> str:
 def _evidence(message: pb.ProcessingRequest) -> Evidence:
     """What Envoy says of the caller; it is told to say anything only where that is trusted."""
     claims: dict[str, object] = {}
-    for metadata in message.metadata_context.filter_metadata.values():
-        claims |= json_format.MessageToDict(metadata)
+    if message.HasField("metadata_context"):
+        for metadata in message.metadata_context.filter_metadata.values():
+            claims |= json_format.MessageToDict(metadata)
     certificate = ""
     for attributes in message.attributes.values():
         if SAN_ATTRIBUTE in attributes.fields:
