@@ -7,8 +7,10 @@ import logging
 import secrets
 from typing import TYPE_CHECKING
 
+from ext_proc.gateway import Gateways
 from ext_proc.metrics import PickerMetrics
 from ext_proc.picker import Picker
+from ext_proc.pools import Pools
 from ext_proc.server import PickerService, serve_picker
 from ext_proc.steer import Steerer
 from ext_proc.view import View
@@ -64,12 +66,29 @@ async def run(settings: Settings, source: str, stop: asyncio.Event) -> None:
     )
     room = WaitingRoom(picker, settings.picker.hold_seconds, settings.picker.held_max)
     steerer = Steerer(settings.picker, fleet, PrefixHasher(key, settings.picker.block_bytes), picker, room)
-    service = PickerService(steerer, picker, room, metrics)
+    asked = settings.endpoint_picker
+    gateways = Gateways(
+        steerer,
+        picker,
+        room,
+        metrics,
+        Pools(fleet),
+        mode=asked.mode,
+        body_max=settings.envoy.buffer_bytes,
+        test_headers=asked.test_headers,
+    )
+    service = PickerService(steerer, picker, room, metrics, gateways)
     store = RedisStore(settings.redis_url)
     try:
         async with (
             metrics_page(metrics.registry, "picker_metrics", settings.picker_metrics),
-            serve_picker(service, settings.picker_address, settings.envoy.buffer_bytes),
+            serve_picker(
+                service,
+                settings.picker_address,
+                settings.envoy.buffer_bytes,
+                health_address=asked.health_address,
+                pool_addresses=asked.pool_addresses,
+            ),
             asyncio.TaskGroup() as tasks,
         ):
             log.info("picking among %d endpoints on %s", len(fleet.endpoints), settings.picker_address)
@@ -77,6 +96,7 @@ async def run(settings: Settings, source: str, stop: asyncio.Event) -> None:
             running = (
                 tasks.create_task(view.run(settings.collect.interval_seconds)),
                 tasks.create_task(service.dispatch()),
+                tasks.create_task(gateways.attend()),
             )
             await stop.wait()
             for task in running:

@@ -9,7 +9,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import grpc
@@ -21,8 +23,9 @@ from ext_proc.waiting import DISPATCH_SECONDS
 from fleet.errors import StartError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Mapping
 
+    from ext_proc.gateway import Gateways
     from ext_proc.metrics import PickerMetrics
     from ext_proc.picker import Picker
     from ext_proc.steer import Steerer
@@ -31,6 +34,9 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 EXT_PROC_SERVICE = "envoy.service.ext_proc.v3.ExternalProcessor"
+HEALTH_SERVICES = ("", EXT_PROC_SERVICE, "liveness", "readiness", "inference-extension")
+"""Names that health is asked by: Envoy's, and those of the manifests of gateways' endpoint pickers."""
+
 ACCESS_LOG_SERVICE = "envoy.service.accesslog.v3.AccessLogService"
 
 MESSAGE_OVERHEAD_BYTES = 1 << 20
@@ -43,38 +49,55 @@ STOP_GRACE_SECONDS = 0.5
 class PickerService:
     """What Envoy calls."""
 
-    def __init__(self, steerer: Steerer, picker: Picker, room: WaitingRoom, metrics: PickerMetrics) -> None:
+    def __init__(
+        self,
+        steerer: Steerer,
+        picker: Picker,
+        room: WaitingRoom,
+        metrics: PickerMetrics,
+        gateways: Gateways | None = None,
+    ) -> None:
+        """Without `gateways` all exchanges are those of our own Envoys."""
         self._steerer = steerer
         self._picker = picker
         self._room = room
         self._metrics = metrics
+        self._gateways = gateways
         self._someone_waits = asyncio.Event()
 
-    def handlers(self) -> tuple[grpc.GenericRpcHandler, ...]:
-        """ext_proc and the access log, for a gRPC server."""
-        process: grpc.RpcMethodHandler[Any, Any] = grpc.stream_stream_rpc_method_handler(self._process)
+    def handlers(self, cluster: str = "") -> tuple[grpc.GenericRpcHandler, ...]:
+        """ext_proc and the access log, for a gRPC server; of gateways that mean that `cluster`, if not ''."""
+        serve = partial(self._process, cluster=cluster) if cluster else self._process
+        process: grpc.RpcMethodHandler[Any, Any] = grpc.stream_stream_rpc_method_handler(serve)
         log: grpc.RpcMethodHandler[Any, Any] = grpc.stream_unary_rpc_method_handler(self._stream_access_logs)
         return (
             grpc.method_handlers_generic_handler(EXT_PROC_SERVICE, {"Process": process}),
             grpc.method_handlers_generic_handler(ACCESS_LOG_SERVICE, {"StreamAccessLogs": log}),
         )
 
-    async def _process(self, _: object, context: grpc.aio.ServicerContext[Any, Any]) -> None:
+    async def _process(
+        self, _: object, context: grpc.aio.ServicerContext[Any, Any], cluster: str = ""
+    ) -> None:
+        data = await context.read()
+        if self._gateways is not None and isinstance(data, bytes) and self._gateways.is_gateway(data):
+            await self._gateways.process(data, context, cluster, self._turn_of)
+        else:
+            await self._process_ours(data, context)
+
+    async def _process_ours(self, data: Any, context: grpc.aio.ServicerContext[Any, Any]) -> None:
         stream = PickStream(self._steerer, self._room.longest)
         answered = False
         try:
-            while not stream.done:
-                data = await context.read()
-                if data is grpc.aio.EOF:
-                    break
+            while data is not grpc.aio.EOF:
                 answer = stream.receive(data, time.monotonic())
-                if stream.held is not None:
-                    self._someone_waits.set()
                 if answer is not None:
                     await context.write(answer)
                 if stream.held is not None:
                     await self._turn_of(stream.held)
                     await context.write(stream.go(stream.held))
+                if stream.done:
+                    break
+                data = await context.read()
             answered = True
         finally:
             self._count(stream, answered=answered)
@@ -89,6 +112,7 @@ class PickerService:
                 self._room.dispatch(time.monotonic())
 
     async def _turn_of(self, held: Held) -> None:
+        self._someone_waits.set()
         if not held.settled:
             turn = asyncio.Event()
             held.wake = turn.set
@@ -122,12 +146,43 @@ class PickerService:
 
 
 @asynccontextmanager
-async def serve_picker(service: PickerService, address: str, largest_body: int) -> AsyncIterator[int]:
+async def serve_picker(
+    service: PickerService,
+    address: str,
+    largest_body: int,
+    *,
+    health_address: str | None = None,
+    pool_addresses: Mapping[str, str] = MappingProxyType({}),
+) -> AsyncIterator[int]:
     """Serve on `address` (`host:port` or `unix:/path`) inside the context; yields the port.
 
-    `largest_body`: bytes that Envoy may send; gRPC's default of 4 MiB would fail open unseen. Raises
-    StartError if the address cannot be listened on.
+    `largest_body`: bytes that Envoy may send; gRPC's default of 4 MiB would fail open unseen. Health checks
+    are also answered on `health_address`; on each of `pool_addresses` gateways ask for one cluster. Raises
+    StartError if an address cannot be listened on.
     """
+    checks = health.aio.HealthServicer()
+    for name in HEALTH_SERVICES:
+        await checks.set(name, health_pb2.HealthCheckResponse.SERVING)
+    async with AsyncExitStack() as stack:
+        main = _server(service.handlers(), checks, largest_body)
+        port = _listen(main, "picker_address", address)
+        servers = [main]
+        if health_address is not None:
+            servers.append(_server((), checks, largest_body))
+            _listen(servers[-1], "endpoint_picker.health_address", health_address)
+        for pool_address, cluster in pool_addresses.items():
+            servers.append(_server(service.handlers(cluster), checks, largest_body))
+            _listen(servers[-1], "endpoint_picker.pool_addresses", pool_address)
+        for server in servers:
+            await server.start()
+            stack.push_async_callback(server.stop, STOP_GRACE_SECONDS)
+        stack.push_async_callback(checks.enter_graceful_shutdown)
+        yield port
+
+
+def _server(
+    handlers: tuple[grpc.GenericRpcHandler, ...], checks: health.aio.HealthServicer, largest_body: int
+) -> grpc.aio.Server:
     # A body may overshoot Envoy's buffer limit by what one read brought.
     largest_message = 2 * largest_body + MESSAGE_OVERHEAD_BYTES
     server = grpc.aio.server(
@@ -137,20 +192,13 @@ async def serve_picker(service: PickerService, address: str, largest_body: int) 
             ("grpc.http2.max_ping_strikes", 0),  # Envoy pings every second: so it notices a frozen picker
         ]
     )
-    server.add_generic_rpc_handlers(service.handlers())
-    checks = health.aio.HealthServicer()
+    server.add_generic_rpc_handlers(handlers)
     health_pb2_grpc.add_HealthServicer_to_server(checks, server)
-    for name in ("", EXT_PROC_SERVICE):
-        await checks.set(name, health_pb2.HealthCheckResponse.SERVING)
+    return server
+
+
+def _listen(server: grpc.aio.Server, field: str, address: str) -> int:
     try:
-        port = server.add_insecure_port(address)
+        return server.add_insecure_port(address)
     except RuntimeError as error:
-        raise StartError(
-            f"picker_address {address}: cannot listen: is it taken, or not ours to use?"
-        ) from error
-    await server.start()
-    try:
-        yield port
-    finally:
-        await checks.enter_graceful_shutdown()
-        await server.stop(STOP_GRACE_SECONDS)
+        raise StartError(f"{field} {address}: cannot listen: is it taken, or not ours to use?") from error

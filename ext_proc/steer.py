@@ -14,7 +14,7 @@ from ext_proc.request import RoutingRequest
 from fleet.errors import UnreadableRequestError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
     from ext_proc.decision import Decision
     from ext_proc.picker import Picker
@@ -38,6 +38,7 @@ class Steered:
     outcome: str
     decision: Decision | None = None
     held: Held | None = None  # where it waits
+    unreadable: bool = False  # its body says nothing that a decision could go by
 
 
 class Steerer:
@@ -67,19 +68,38 @@ class Steerer:
         """Whether a request like this is decided from its body."""
         return method == "POST" and openai.speaks(path)
 
-    def decide_early(self, cluster: str, headers: Mapping[str, str], now: float) -> Steered | None:
+    def decide_early(
+        self, cluster: str, headers: Mapping[str, str], now: float, among: Collection[str] | None = None
+    ) -> Steered | None:
         """Decide from the headers alone, where that can be done or must be; None: `steer` wants the body.
 
         A session's next turn is decided so (`picker.session_fast_path`) where its own endpoint is still the
-        best for it; a gRPC stream that never ends, always, by load alone.
+        best for it; a gRPC stream that never ends, always, by load alone. `among`: as in `steer`.
         """
         if never_half_closes(headers):
-            return self._decide_unread(cluster, headers, now)
+            tokens = self._recall.mean_prompt_tokens(cluster)
+            candidates = self._allowed(cluster, among)
+            if not candidates:
+                return self._nowhere(cluster)
+            return _so_far(
+                self._room.arrive(self._unread(candidates, tokens, headers, self._session(headers)), now)
+            )
         path, length = headers.get(":path", ""), announced_bytes(headers)
-        if not self._settings.session_fast_path or length is None or cluster not in self._candidates:
+        if not self._settings.session_fast_path or length is None:
             return None
         if not self.wants_body(headers.get(":method", ""), path):
             return None
+        return self._decide_next_turn(cluster, path, length, headers, now, among)
+
+    def _decide_next_turn(
+        self,
+        cluster: str,
+        path: str,
+        length: int,
+        headers: Mapping[str, str],
+        now: float,
+        among: Collection[str] | None,
+    ) -> Steered | None:
         named = self._session(headers)
         home = self._picker.home(named)
         request = self._recall.next_turn(cluster, path, named, length) if home else None
@@ -87,27 +107,50 @@ class Steerer:
             return None
         request = replace(
             request,
-            candidates=self._candidates[cluster][1],
+            candidates=self._allowed(cluster, among),
             prompt_tokens=min(PROMPT_TOKENS_MAX, request.prompt_tokens),
             workload_class=self._workload_class(headers),
         )
         held = self._room.arrive_at(home, request, now)
         return None if held is None else _so_far(held)
 
-    def _decide_unread(self, cluster: str, headers: Mapping[str, str], now: float) -> Steered:
-        if cluster not in self._candidates:
-            return Steered("unknown-cluster")
-        request = RoutingRequest(
-            candidates=self._candidates[cluster][1],
-            prompt_tokens=self._recall.mean_prompt_tokens(cluster),
+    def decide_unread(
+        self, cluster: str, headers: Mapping[str, str], now: float, among: Collection[str] | None = None
+    ) -> Steered:
+        """Decide by load alone and at once: what has no prompt that can be read needs an engine, too.
+
+        `among`: as in `steer`.
+        """
+        candidates = self._allowed(cluster, among)
+        if not candidates:
+            return self._nowhere(cluster)
+        decision = self._picker.pick(self._unread(candidates, 1.0, headers, ""), now)
+        return Steered("steered-unread" if decision else "no-endpoint", decision)
+
+    def _unread(
+        self, candidates: Sequence[str], tokens: float, headers: Mapping[str, str], named: str
+    ) -> RoutingRequest:
+        return RoutingRequest(
+            candidates=candidates,
+            prompt_tokens=tokens,
             blocks=(),
             tokens_per_block=self._settings.tokens_per_block,
-            session=self._session(headers),
+            session=named,
             streamed=False,  # its first byte comes when the client has sent something: it times no prefill
             workload_class=self._workload_class(headers),
             zone=self._settings.zone,
         )
-        return _so_far(self._room.arrive(request, now))
+
+    def _allowed(self, cluster: str, among: Collection[str] | None) -> Sequence[str]:
+        """The cluster's endpoints, of which only those `among` the given ones where there are such."""
+        _, candidates = self._candidates.get(cluster, ("", ()))
+        if among is None:
+            return candidates
+        allowed = frozenset(among)
+        return tuple(address for address in candidates if address in allowed)
+
+    def _nowhere(self, cluster: str) -> Steered:
+        return Steered("no-endpoint" if cluster in self._candidates else "unknown-cluster")
 
     def _session(self, headers: Mapping[str, str]) -> str:
         """The key of the session that the headers name, or ''."""
@@ -116,15 +159,27 @@ class Steerer:
             "", session.from_headers(headers, settings.session_headers, settings.session_cookie)
         )
 
-    def steer(self, cluster: str, path: str, headers: Mapping[str, str], body: bytes, now: float) -> Steered:
-        """Decide one request. `cluster` is what the route chose; only its endpoints are candidates."""
-        if cluster not in self._candidates:
-            return Steered("unknown-cluster")
-        model, candidates = self._candidates[cluster]
+    def steer(
+        self,
+        cluster: str,
+        path: str,
+        headers: Mapping[str, str],
+        body: bytes,
+        now: float,
+        among: Collection[str] | None = None,
+    ) -> Steered:
+        """Decide one request. `cluster` is what the route chose; only its endpoints are candidates.
+
+        Where `among` is there, only those of them.
+        """
+        candidates = self._allowed(cluster, among)
+        if not candidates:
+            return self._nowhere(cluster)
+        model = self._candidates[cluster][0]
         try:
             prompt = openai.parse(path, body)
         except UnreadableRequestError as error:
-            return Steered(error.reason)
+            return Steered(error.reason, unreadable=True)
         root = self._hasher.root(model, prompt.model, prompt.cache_salt)
         unseen = _unseen(headers, body)
         request = RoutingRequest(

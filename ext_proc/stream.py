@@ -12,9 +12,8 @@ from typing import TYPE_CHECKING, Protocol
 from envoy.service.ext_proc.v3 import external_processor_pb2 as pb
 from google.protobuf.message import DecodeError
 
-from ext_proc import reply
+from ext_proc import opening, reply
 from ext_proc.steer import settled
-from fleet.names import CLUSTER_ATTRIBUTE
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -75,12 +74,8 @@ class PickStream:
 
     def _on_headers(self, message: pb.ProcessingRequest, now: float) -> bytes | None:
         headers = message.request_headers
-        # Envoy fills raw_value; value is for senders older than that.
-        self._headers = {
-            h.key: h.raw_value.decode("utf-8", "replace") if h.raw_value else h.value
-            for h in headers.headers.headers
-        }
-        self._cluster = _cluster(message)
+        self._headers = opening.headers_of(headers)
+        self._cluster = opening.cluster_of(message)
         if headers.end_of_stream:
             return self._end("passed", reply.HEADERS_PASS)
         steered = self._decider.decide_early(self._cluster, self._headers, now)
@@ -118,11 +113,3 @@ class PickStream:
         self.done = True
         self.outcome = outcome
         return answer
-
-
-def _cluster(message: pb.ProcessingRequest) -> str:
-    """The cluster that the route chose; '' where Envoy did not say."""
-    for attributes in message.attributes.values():
-        if CLUSTER_ATTRIBUTE in attributes.fields:
-            return str(attributes.fields[CLUSTER_ATTRIBUTE].string_value)
-    return ""

@@ -5,6 +5,7 @@ mistakes. Every number has a smallest and a largest value: what lies outside wou
 `Settings.fleet` gives the frozen topology that the rest of the code works on.
 """
 
+from fleet.settings.endpoint_picker import EndpointPickerSettings
 from fleet.settings.models import EmulatedSettings, ModelSettings, PoolSettings, VersionSettings
 from fleet.settings.picker import PickerSettings
 from fleet.settings.section import Section, Steering
@@ -14,6 +15,7 @@ from fleet.settings.whole import Settings, pool_field
 __all__ = [
     "CollectSettings",
     "EmulatedSettings",
+    "EndpointPickerSettings",
     "EnvoySettings",
     "ModelSettings",
     "PickerSettings",

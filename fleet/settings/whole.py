@@ -5,7 +5,8 @@ from __future__ import annotations
 from pydantic import Field, model_validator
 
 from fleet import checks
-from fleet.model import Endpoint, Fleet, Model, Version
+from fleet.model import Endpoint, Fleet, Model, Version, cluster_name
+from fleet.settings.endpoint_picker import EndpointPickerSettings
 from fleet.settings.models import ModelSettings, PoolSettings, VersionSettings
 from fleet.settings.picker import PickerSettings
 from fleet.settings.section import HostPort, IpPort, Section, ServerAddress, Steering
@@ -27,6 +28,7 @@ class Settings(Section):
     xds_metrics: HostPort | None = Field(None, description="serve the xDS server's Prometheus metrics here")
     picker_metrics: HostPort | None = Field(None, description="serve the picker's Prometheus metrics here")
     picker: PickerSettings = PickerSettings()
+    endpoint_picker: EndpointPickerSettings = EndpointPickerSettings()
     weights: WeightSettings = WeightSettings()
     collect: CollectSettings = CollectSettings()
     envoy: EnvoySettings = EnvoySettings()
@@ -35,6 +37,7 @@ class Settings(Section):
     def _is_consistent(self) -> Settings:
         _check_names(self)
         _check_addresses(self)
+        _check_pools(self)
         shortest = NEWS_TO_SILENCE * self.envoy.log_interval_seconds
         if self.picker.silence_seconds < shortest:
             need = f"at least {shortest:g}, {NEWS_TO_SILENCE} x envoy.log_interval_seconds"
@@ -89,7 +92,20 @@ def _check_addresses(settings: Settings) -> None:
     """Two servers cannot listen on one address, and an address says which endpoint a record is of."""
     fields = ("listen", "xds_address", "picker_address", "xds_metrics", "picker_metrics")
     places = [(field, getattr(settings, field)) for field in fields if getattr(settings, field) is not None]
+    gateways = settings.endpoint_picker
+    places += [(f"endpoint_picker.pool_addresses.{address}", address) for address in gateways.pool_addresses]
+    if gateways.health_address is not None:
+        places.append(("endpoint_picker.health_address", gateways.health_address))
     for model, version, pool in settings.pools():
         named = {f"endpoints.{n}": address for n, address in enumerate(pool.endpoints)}
         places += [(pool_field(model, version, pool, field), named[field]) for field in named]
     checks.distinct_addresses(places)
+
+
+def _check_pools(settings: Settings) -> None:
+    """What gateways ask for by an address is there."""
+    clusters = {cluster_name(model.name, version.name) for model, version, _ in settings.pools()}
+    for address, cluster in settings.endpoint_picker.pool_addresses.items():
+        if cluster not in clusters:
+            field = f"endpoint_picker.pool_addresses.{address}"
+            raise checks.mistake(field, cluster, f"one of {', '.join(sorted(clusters))}")
