@@ -8,13 +8,16 @@ import secrets
 from typing import TYPE_CHECKING
 
 from ext_proc.gateway import Gateways
+from ext_proc.health_service import HealthService
+from ext_proc.loop_guard import guard_loop
 from ext_proc.metrics import PickerMetrics
 from ext_proc.picker import Picker
 from ext_proc.pools import Pools
-from ext_proc.server import PickerService, serve_picker
+from ext_proc.server import PICK_SECONDS, PickerService, serve_picker
 from ext_proc.steer import Steerer
 from ext_proc.view import View
 from ext_proc.waiting import WaitingRoom
+from ext_proc.watchdog import HANG_SHARE, Watchdog
 from fleet.errors import ConfigError
 from fleet.names import LOG_FLUSH_SECONDS
 from fleet.outage import StoreOutage
@@ -27,6 +30,10 @@ if TYPE_CHECKING:
 
 NEWS_WAY_SECONDS = 0.05
 """What a log entry's way from Envoy to the picker takes on a busy machine, once it was sent."""
+
+FIRST_STATE_SECONDS = 2.0
+"""A picker that starts while the store is away serves after this all the same, with the settings' fleet and
+what its own requests teach it: better than weights that nobody keeps up to date."""
 
 log = logging.getLogger(__name__)
 
@@ -50,6 +57,16 @@ def read_key(settings: Settings, source: str) -> bytes:
     return key
 
 
+async def become_ready(watchdog: Watchdog, view: View, seconds: float) -> None:
+    """The picker is ready once the fleet's state was read, or after so many `seconds` without it."""
+    try:
+        async with asyncio.timeout(seconds):
+            await view.read.wait()
+    except TimeoutError:
+        log.warning("no fleet state in %g s: serving with the settings' endpoints alone", seconds)
+    watchdog.ready = True
+
+
 async def run(settings: Settings, source: str, stop: asyncio.Event) -> None:
     """Serve until `stop` is set. `source` names the settings file in errors. Raises KvpilotError."""
     key = await asyncio.to_thread(read_key, settings, source)
@@ -65,7 +82,11 @@ async def run(settings: Settings, source: str, stop: asyncio.Event) -> None:
         name=secrets.token_hex(8),
     )
     room = WaitingRoom(picker, settings.picker.hold_seconds, settings.picker.held_max)
-    steerer = Steerer(settings.picker, fleet, PrefixHasher(key, settings.picker.block_bytes), picker, room)
+    hasher = PrefixHasher(key, settings.picker.block_bytes)
+    steerer = Steerer(settings.picker, fleet, hasher, picker, room, settings.envoy.buffer_bytes)
+    metrics.show(steerer.tallies)
+    pick_seconds = min(PICK_SECONDS, HANG_SHARE * settings.envoy.message_timeout_seconds)
+    watchdog = Watchdog(pick_seconds, room.longest)
     asked = settings.endpoint_picker
     gateways = Gateways(
         steerer,
@@ -77,7 +98,8 @@ async def run(settings: Settings, source: str, stop: asyncio.Event) -> None:
         body_max=settings.envoy.buffer_bytes,
         test_headers=asked.test_headers,
     )
-    service = PickerService(steerer, picker, room, metrics, gateways)
+    service = PickerService(steerer, picker, room, metrics, watchdog, gateways)
+    health = HealthService(watchdog)
     store = RedisStore(settings.redis_url)
     try:
         async with (
@@ -86,6 +108,7 @@ async def run(settings: Settings, source: str, stop: asyncio.Event) -> None:
                 service,
                 settings.picker_address,
                 settings.envoy.buffer_bytes,
+                health,
                 health_address=asked.health_address,
                 pool_addresses=asked.pool_addresses,
             ),
@@ -97,6 +120,9 @@ async def run(settings: Settings, source: str, stop: asyncio.Event) -> None:
                 tasks.create_task(view.run(settings.collect.interval_seconds)),
                 tasks.create_task(service.dispatch()),
                 tasks.create_task(gateways.attend()),
+                tasks.create_task(health.run()),
+                tasks.create_task(become_ready(watchdog, view, FIRST_STATE_SECONDS)),
+                tasks.create_task(guard_loop(settings.picker.stuck_seconds)),
             )
             await stop.wait()
             for task in running:

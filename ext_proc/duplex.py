@@ -62,6 +62,9 @@ class Decider(Protocol):
 class News(Protocol):
     """Who is told what becomes of requests; `ext_proc.picker.Picker` listens."""
 
+    def endpoint_at(self, address: str) -> str:
+        """The endpoint that answers at an address that Envoy dialled."""
+
     def running(self, id_: str, now: float, *, endpoint: str = "", attempts: int = 1) -> bool:
         """The request is at `endpoint`."""
 
@@ -185,7 +188,12 @@ class DuplexStream:
         self._answer_shown = opening.hears_answers(message)
         self._among = opening.subset_of(message)
         pools = self._rules.pools
-        self._cluster = pools.meant(opening.cluster_of(message), self._rules.port, self._among)
+        self._cluster = pools.meant(
+            opening.cluster_of(message),
+            self._rules.port,
+            self._among,
+            grpc=headers.get("content-type", "").startswith("application/grpc"),
+        )
         if self._rules.test_headers and (chosen := headers.get(TEST_SELECTION_HEADER)):
             self._among = pools.selected(self._cluster, opening.split(chosen))
         if message.request_headers.end_of_stream:
@@ -263,7 +271,7 @@ class DuplexStream:
     def _hear_who_serves(self, message: pb.ProcessingRequest, now: float) -> None:
         if self.served or self.decision is None:
             return
-        self.served = opening.served_of(message)
+        self.served = self._news.endpoint_at(opening.served_of(message))
         self._news.running(self.decision.id, now, endpoint=self.served)
 
     def _on_response_headers(self, headers: pb.HttpHeaders, now: float) -> Sequence[bytes]:

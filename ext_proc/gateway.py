@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from ext_proc.picker import Picker
     from ext_proc.pools import Pools
     from ext_proc.waiting import Held, WaitingRoom
+    from ext_proc.watchdog import UnderWay
 
 ATTEND_SECONDS = 1.0
 """Between two looks at who is open: well below the shortest `picker.silence_seconds`."""
@@ -74,17 +75,25 @@ class Gateways:
                 stream.attend(now)
 
     async def process(
-        self, first: bytes, context: Any, port: str, turn_of: Callable[[Held], Awaitable[None]]
+        self,
+        first: bytes,
+        context: Any,
+        port: str,
+        turn_of: Callable[[Held], Awaitable[None]],
+        picks: UnderWay,
     ) -> None:
-        """One exchange, on `port`'s cluster. `context` reads and writes; `turn_of` waits for a turn."""
+        """One exchange, on `port`'s cluster. `context` reads and writes; `turn_of` waits for a turn; `picks`
+        is told of what is under way."""
         rules = Rules(self._pools, port, self._body_max, self._test_headers)
         stream = DuplexStream(self._decider, self._picker, rules)
         self._open.add(stream)
         data: object = first
         try:
             while isinstance(data, bytes):
+                picks.began(stream, time.monotonic())
                 for answer in stream.receive(data, time.monotonic()):
                     await context.write(answer)
+                picks.ended(stream, time.monotonic())
                 if stream.waits and stream.held is not None:
                     await turn_of(stream.held)
                     for answer in stream.go(stream.held, time.monotonic()):
@@ -93,6 +102,7 @@ class Gateways:
                     break
                 data = await context.read()
         finally:
+            picks.dropped(stream)
             self._open.discard(stream)
             self._close(stream)
 

@@ -34,7 +34,7 @@ def destination(decision: Decision) -> bytes:
     """The headers may go on, to the decision's endpoints in order: told in a header and in metadata alike."""
     response = pb.ProcessingResponse()
     common = response.request_headers.response
-    common.header_mutation.set_headers.append(_header(DESTINATION_KEY, ",".join(decision.endpoints)))
+    common.header_mutation.set_headers.append(_header(DESTINATION_KEY, ",".join(decision.destinations)))
     common.clear_route_cache = True
     name_endpoints(response, decision)
     return _bytes(response)

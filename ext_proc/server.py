@@ -15,17 +15,19 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import grpc
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from ext_proc import completions
+from ext_proc.health_service import EXT_PROC_SERVICE, always_serving
 from ext_proc.stream import PickStream
 from ext_proc.waiting import DISPATCH_SECONDS
+from ext_proc.watchdog import Watchdog
 from fleet.errors import StartError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
 
     from ext_proc.gateway import Gateways
+    from ext_proc.health_service import HealthService
     from ext_proc.metrics import PickerMetrics
     from ext_proc.picker import Picker
     from ext_proc.steer import Steerer
@@ -33,14 +35,13 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-EXT_PROC_SERVICE = "envoy.service.ext_proc.v3.ExternalProcessor"
-HEALTH_SERVICES = ("", EXT_PROC_SERVICE, "liveness", "readiness", "inference-extension")
-"""Names that health is asked by: Envoy's, and those of the manifests of gateways' endpoint pickers."""
-
 ACCESS_LOG_SERVICE = "envoy.service.accesslog.v3.AccessLogService"
 
 MESSAGE_OVERHEAD_BYTES = 1 << 20
 """Room for headers and framing above the largest body that Envoy buffers."""
+
+PICK_SECONDS = 1.0
+"""A pick takes a millisecond; one that takes so long hangs, even where Envoy would wait for longer."""
 
 STOP_GRACE_SECONDS = 0.5
 """A pick takes a millisecond; whoever has not been answered by then, or is held, fails open."""
@@ -55,13 +56,16 @@ class PickerService:
         picker: Picker,
         room: WaitingRoom,
         metrics: PickerMetrics,
+        watchdog: Watchdog | None = None,
         gateways: Gateways | None = None,
     ) -> None:
-        """Without `gateways` all exchanges are those of our own Envoys."""
+        """`room` is in front of `picker`; `watchdog` is told of every pick. Without `gateways` all exchanges
+        are those of our own Envoys."""
         self._steerer = steerer
         self._picker = picker
         self._room = room
         self._metrics = metrics
+        self._watchdog = watchdog or Watchdog(PICK_SECONDS, room.longest)
         self._gateways = gateways
         self._someone_waits = asyncio.Event()
 
@@ -80,26 +84,33 @@ class PickerService:
     ) -> None:
         data = await context.read()
         if self._gateways is not None and isinstance(data, bytes) and self._gateways.is_gateway(data):
-            await self._gateways.process(data, context, cluster, self._turn_of)
+            await self._gateways.process(data, context, cluster, self._turn_of, self._watchdog.picks)
         else:
             await self._process_ours(data, context)
 
     async def _process_ours(self, data: Any, context: grpc.aio.ServicerContext[Any, Any]) -> None:
         stream = PickStream(self._steerer, self._room.longest)
+        picks = self._watchdog.picks
         answered = False
         try:
             while data is not grpc.aio.EOF:
-                answer = stream.receive(data, time.monotonic())
+                now = time.monotonic()
+                picks.began(stream, now)
+                answer = stream.receive(data, now)
                 if answer is not None:
                     await context.write(answer)
+                picks.ended(stream, time.monotonic())
                 if stream.held is not None:
                     await self._turn_of(stream.held)
+                    picks.began(stream, time.monotonic())
                     await context.write(stream.go(stream.held))
+                    picks.ended(stream, time.monotonic())
                 if stream.done:
                     break
                 data = await context.read()
             answered = True
         finally:
+            self._watchdog.dropped(stream)
             self._count(stream, answered=answered)
 
     async def dispatch(self) -> None:
@@ -116,8 +127,10 @@ class PickerService:
         if not held.settled:
             turn = asyncio.Event()
             held.wake = turn.set
+            self._watchdog.holds.began(held, held.arrived)
             with self._metrics.held.track_inprogress():
                 await turn.wait()
+            self._watchdog.holds.ended(held, time.monotonic())
         self._metrics.held_seconds.observe(time.monotonic() - held.arrived)
 
     def _count(self, stream: PickStream, *, answered: bool) -> None:
@@ -126,6 +139,7 @@ class PickerService:
         decision = stream.decision
         if stream.held is not None and not answered:
             self._room.leave(stream.held)
+            self._watchdog.dropped(stream.held)
             decision = stream.held.decision
         if decision is None:
             return
@@ -150,19 +164,20 @@ async def serve_picker(
     service: PickerService,
     address: str,
     largest_body: int,
+    health: HealthService | None = None,
     *,
     health_address: str | None = None,
     pool_addresses: Mapping[str, str] = MappingProxyType({}),
 ) -> AsyncIterator[int]:
     """Serve on `address` (`host:port` or `unix:/path`) inside the context; yields the port.
 
-    `largest_body`: bytes that Envoy may send; gRPC's default of 4 MiB would fail open unseen. Health checks
-    are also answered on `health_address`; on each of `pool_addresses` gateways ask for one cluster. Raises
-    StartError if an address cannot be listened on.
+    `health` answers health checks, which are told "serving" at all times where there is none, and also on
+    `health_address`. `largest_body`: bytes that Envoy may send; gRPC's default of 4 MiB would fail open
+    unseen. On each of `pool_addresses` gateways ask for one cluster. Raises StartError if an address cannot
+    be listened on.
     """
-    checks = health.aio.HealthServicer()
-    for name in HEALTH_SERVICES:
-        await checks.set(name, health_pb2.HealthCheckResponse.SERVING)
+    checks = health or always_serving()
+    await checks.start()
     async with AsyncExitStack() as stack:
         main = _server(service.handlers(), checks, largest_body)
         port = _listen(main, "picker_address", address)
@@ -176,12 +191,12 @@ async def serve_picker(
         for server in servers:
             await server.start()
             stack.push_async_callback(server.stop, STOP_GRACE_SECONDS)
-        stack.push_async_callback(checks.enter_graceful_shutdown)
+        stack.push_async_callback(checks.stop)
         yield port
 
 
 def _server(
-    handlers: tuple[grpc.GenericRpcHandler, ...], checks: health.aio.HealthServicer, largest_body: int
+    handlers: tuple[grpc.GenericRpcHandler, ...], checks: HealthService, largest_body: int
 ) -> grpc.aio.Server:
     # A body may overshoot Envoy's buffer limit by what one read brought.
     largest_message = 2 * largest_body + MESSAGE_OVERHEAD_BYTES
@@ -193,7 +208,7 @@ def _server(
         ]
     )
     server.add_generic_rpc_handlers(handlers)
-    health_pb2_grpc.add_HealthServicer_to_server(checks, server)
+    checks.add_to(server)
     return server
 
 

@@ -122,6 +122,10 @@ class WaitingRoom:
                 self._send(self._held[0], now)
             self._hold(held, considered)
 
+    def consider(self, request: RoutingRequest, now: float) -> Considered | None:
+        """Where the request would go, or wait to go, if it arrived now; nothing is booked."""
+        return self._consider(Held(request, now), self._reserved, now)
+
     def leave(self, held: Held) -> None:
         """Its client has gone."""
         if not held.settled:
@@ -190,7 +194,7 @@ class WaitingRoom:
         return self.longest > 0 and considered.candidates[0].prediction.queue > FED_SECONDS
 
     def _hold(self, held: Held, considered: Considered) -> None:
-        backlog = self._seconds / len(considered.candidates)
+        backlog = self._seconds / considered.of
         yielded = YIELD + BACKLOG_YIELD * max(0.0, backlog - SHORT_BACKLOG)
         held.prefill = min(candidate.prediction.prefill for candidate in considered.candidates)
         self._number += 1

@@ -13,11 +13,12 @@ from envoy.service.ext_proc.v3 import external_processor_pb2 as pb
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from ext_proc.gateway import Gateways
+from ext_proc.health_service import EXT_PROC_SERVICE, LIVENESS_SERVICES, READINESS_SERVICES
 from ext_proc.metrics import PickerMetrics
 from ext_proc.picker import Picker
 from ext_proc.pools import Pools
 from ext_proc.request import RoutingRequest
-from ext_proc.server import EXT_PROC_SERVICE, HEALTH_SERVICES, PickerService, serve_picker
+from ext_proc.server import PickerService, serve_picker
 from ext_proc.steer import Steerer
 from ext_proc.waiting import WaitingRoom
 from fleet.errors import StartError
@@ -47,7 +48,7 @@ class Site:
         self.room = WaitingRoom(self.picker, 60, 8)
         steerer = Steerer(settings, fleet, PrefixHasher(b"k", 256), self.picker, self.room)
         self.gateways = Gateways(steerer, self.picker, self.room, self.metrics, Pools(fleet), mode=mode)
-        self.service = PickerService(steerer, self.picker, self.room, self.metrics, self.gateways)
+        self.service = PickerService(steerer, self.picker, self.room, self.metrics, gateways=self.gateways)
 
     def count(self, outcome: str) -> float:
         return float(self.metrics.requests.labels(outcome)._value.get())
@@ -121,7 +122,7 @@ async def test_an_address_of_its_own_says_which_pool_is_meant_and_health_is_aske
         assert answer.immediate_response.status.code == 503
         async with grpc.aio.insecure_channel(health) as channel:
             stub = health_pb2_grpc.HealthStub(channel)
-            for name in HEALTH_SERVICES:
+            for name in (*READINESS_SERVICES, *LIVENESS_SERVICES):
                 answer = await stub.Check(health_pb2.HealthCheckRequest(service=name))
                 assert answer.status == health_pb2.HealthCheckResponse.SERVING
             with pytest.raises(grpc.aio.AioRpcError):

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 from ext_proc.pools import Pools
 from fleet.model import Endpoint, Fleet, Hardware, Model, Version
 
@@ -26,6 +28,16 @@ def test_the_only_cluster_is_meant_where_nobody_says_and_none_of_several_is() ->
     assert ONE.meant("", "", ["10.9.9.9:80"]) == "m/a"
     assert TWO.meant("", "", None) == ""
     assert TWO.meant("", "", []) == ""
+
+
+def test_grpc_goes_where_the_same_version_serves_it() -> None:
+    stable = version("a", "10.0.0.1:80")
+    serving = replace(stable, endpoints=(replace(stable.endpoints[0], grpc_address="10.0.0.1:81"),))
+    pools = Pools(Fleet((Model("m", (serving,)),)))
+    assert pools.meant("", "", None) == "m/a"
+    assert pools.meant("", "", ["10.0.0.1:81"], grpc=True) == "m/a/grpc"
+    assert pools.meant("", "m/a", None, grpc=True) == "m/a/grpc"
+    assert ONE.meant("", "", None, grpc=True) == "m/a"
 
 
 def test_tests_select_by_ip_or_by_address() -> None:

@@ -13,10 +13,11 @@ from envoy.service.accesslog.v3 import als_pb2
 from envoy.service.ext_proc.v3 import external_processor_pb2 as pb
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from ext_proc.health_service import EXT_PROC_SERVICE
 from ext_proc.metrics import PickerMetrics
 from ext_proc.picker import Picker
 from ext_proc.request import RoutingRequest
-from ext_proc.server import ACCESS_LOG_SERVICE, EXT_PROC_SERVICE, PickerService, serve_picker
+from ext_proc.server import ACCESS_LOG_SERVICE, PickerService, serve_picker
 from ext_proc.steer import Steerer
 from ext_proc.waiting import WaitingRoom
 from fleet.errors import StartError

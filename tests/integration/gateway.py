@@ -93,7 +93,7 @@ class Served:
         self.gateways = Gateways(
             steerer, self.picker, self.room, self.metrics, Pools(fleet), test_headers=test_headers
         )
-        self.service = PickerService(steerer, self.picker, self.room, self.metrics, self.gateways)
+        self.service = PickerService(steerer, self.picker, self.room, self.metrics, gateways=self.gateways)
 
     def count(self, outcome: str) -> float:
         return float(self.metrics.requests.labels(outcome)._value.get())
