@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import aiohttp
 import pytest
 
+from ext_proc.request import RoutingRequest
 from tests.integration.gateway import CHAT, USAGE, gateway
 from tests.support import until
 
@@ -163,3 +164,24 @@ async def test_the_conformance_tests_choose_an_endpoint_and_are_told_who_served(
     async with gateway(other) as up:
         _, headers, _ = await up.ask(chat("hi"), test_epp_endpoint_selection="10.9.9.9")
         assert "x-conformance-test-served-endpoint" not in headers
+
+
+async def test_a_client_that_leaves_while_its_request_is_held_frees_its_place(tmp_path: Path) -> None:
+    async with gateway(tmp_path) as up:
+        picker, addresses = up.picker.picker, [engine.address for engine in up.engines]
+        huge = [picker.pick(RoutingRequest((a,), 10_000_000, (), 64), time.monotonic()) for a in addresses]
+        with pytest.raises(TimeoutError):
+            async with (
+                aiohttp.ClientSession(up.urls["all"]) as session,
+                asyncio.timeout(0.5),
+                session.post(CHAT, data=chat("hi")) as response,
+            ):
+                await response.read()
+        await until(lambda: len(up.picker.room) == 0)
+        asking = asyncio.create_task(up.ask(chat("hi")))
+        await until(lambda: len(up.picker.room) == 1)
+        for decision in huge:
+            assert decision is not None
+            picker.cancel(decision.id, time.monotonic())
+        assert (await asking)[0] == 200
+        await nothing_in_flight(up)
