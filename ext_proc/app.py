@@ -7,14 +7,17 @@ import logging
 import secrets
 from typing import TYPE_CHECKING
 
+from ext_proc.admission.door import Admission
 from ext_proc.gateway import Gateways
 from ext_proc.health_service import HealthService
+from ext_proc.lender import Lender
 from ext_proc.loop_guard import guard_loop
 from ext_proc.metrics import PickerMetrics
 from ext_proc.picker import Picker
 from ext_proc.pools import Pools
 from ext_proc.server import PICK_SECONDS, PickerService, serve_picker
 from ext_proc.steer import Steerer
+from ext_proc.trust import Trust
 from ext_proc.view import View
 from ext_proc.waiting import WaitingRoom
 from ext_proc.watchdog import HANG_SHARE, Watchdog
@@ -82,11 +85,21 @@ async def run(settings: Settings, source: str, stop: asyncio.Event) -> None:
         name=secrets.token_hex(8),
     )
     room = WaitingRoom(picker, settings.picker.hold_seconds, settings.picker.held_max)
-    hasher = PrefixHasher(key, settings.picker.block_bytes)
-    steerer = Steerer(settings.picker, fleet, hasher, picker, room, settings.envoy.buffer_bytes)
+    admission = Admission(settings.admissions(), settings.tenants, picker, secrets.randbits(64))
+    steerer = Steerer(
+        settings.picker,
+        fleet,
+        PrefixHasher(key, settings.picker.block_bytes),
+        picker,
+        room,
+        Trust(settings.trust),
+        admission,
+        retry_bytes=settings.envoy.buffer_bytes,
+    )
     metrics.show(steerer.tallies)
     pick_seconds = min(PICK_SECONDS, HANG_SHARE * settings.envoy.message_timeout_seconds)
     watchdog = Watchdog(pick_seconds, room.longest)
+    tenants = frozenset(tenant.name for tenant in settings.tenants.known)
     asked = settings.endpoint_picker
     gateways = Gateways(
         steerer,
@@ -98,7 +111,7 @@ async def run(settings: Settings, source: str, stop: asyncio.Event) -> None:
         body_max=settings.envoy.buffer_bytes,
         test_headers=asked.test_headers,
     )
-    service = PickerService(steerer, picker, room, metrics, watchdog, gateways)
+    service = PickerService(steerer, picker, room, metrics, watchdog, tenants, gateways)
     health = HealthService(watchdog)
     store = RedisStore(settings.redis_url)
     try:
@@ -116,14 +129,17 @@ async def run(settings: Settings, source: str, stop: asyncio.Event) -> None:
         ):
             log.info("picking among %d endpoints on %s", len(fleet.endpoints), settings.picker_address)
             view = View(fleet, picker, store, metrics, outage)
-            running = (
+            running = [
                 tasks.create_task(view.run(settings.collect.interval_seconds)),
                 tasks.create_task(service.dispatch()),
                 tasks.create_task(gateways.attend()),
                 tasks.create_task(health.run()),
                 tasks.create_task(become_ready(watchdog, view, FIRST_STATE_SECONDS)),
                 tasks.create_task(guard_loop(settings.picker.stuck_seconds)),
-            )
+            ]
+            if admission.budgets is not None:
+                leases = StoreOutage(metrics.registry, "kvpilot_picker_leases")
+                running.append(tasks.create_task(Lender(admission.budgets, store, leases).run()))
             await stop.wait()
             for task in running:
                 task.cancel()

@@ -15,13 +15,14 @@ from typing import TYPE_CHECKING, Protocol
 from envoy.service.ext_proc.v3 import external_processor_pb2 as pb
 from google.protobuf.message import DecodeError
 
-from ext_proc import gateway_reply, inference_headers, opening
+from ext_proc import gateway_reply, inference_headers, opening, reply
 from ext_proc.answer import Answer
 from ext_proc.steer import settled
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
 
+    from ext_proc.admission.refusal import Refusal
     from ext_proc.decision import Decision
     from ext_proc.pools import Pools
     from ext_proc.steer import Steered
@@ -125,6 +126,7 @@ class DuplexStream:
         self.outcome = "aborted"
         self.decision: Decision | None = None
         self.held: Held | None = None
+        self.refused: Refusal | None = None
         self.served = ""  # by whom, as the gateway says
 
     @property
@@ -183,7 +185,8 @@ class DuplexStream:
     def _on_request_headers(self, message: pb.ProcessingRequest, now: float) -> Sequence[bytes]:
         if self._headers is not None:
             return ()  # told twice
-        headers = self._headers = inference_headers.canonical(opening.headers_of(message.request_headers))
+        headers = self._headers = opening.request_headers_of(message)
+        inference_headers.add_present_names(headers)
         self._answer_back = opening.wants_answers_back(message)
         self._answer_shown = opening.hears_answers(message)
         self._among = opening.subset_of(message)
@@ -248,6 +251,10 @@ class DuplexStream:
     def _reply(self, steered: Steered, now: float) -> Sequence[bytes]:
         """Name the endpoint, and send back what was gathered; or say that there is none."""
         self.outcome = steered.outcome
+        if steered.refused is not None:
+            self.refused = steered.refused
+            answer = reply.refuse(steered.refused, self._headers or {}, endpoint_picker=True)
+            return self._over(self.outcome, answer)
         if steered.unreadable:  # that is for the engine to say, so it needs one
             steered = self._unread(now)
         if steered.decision is None:

@@ -8,14 +8,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from ext_proc import opening
 from ext_proc.duplex import DuplexStream, Rules
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
-
+    from ext_proc.admission.refusal import Refusal
     from ext_proc.duplex import Decider
     from ext_proc.metrics import PickerMetrics
     from ext_proc.picker import Picker
@@ -29,6 +28,20 @@ ATTEND_SECONDS = 1.0
 Mode = Literal["auto", "always"]
 
 _log = logging.getLogger(__name__)
+
+
+class Host(Protocol):
+    """What exchanges share with those of our own Envoys; `ext_proc.server.PickerService` has it."""
+
+    @property
+    def picks(self) -> UnderWay:
+        """Where the watchdog hears of what is under way."""
+
+    async def turn_of(self, held: Held) -> None:
+        """Wait until the request that is held is settled."""
+
+    def count_refused(self, refused: Refusal) -> None:
+        """A request was turned away."""
 
 
 class Gateways:
@@ -74,39 +87,33 @@ class Gateways:
             for stream in list(self._open):
                 stream.attend(now)
 
-    async def process(
-        self,
-        first: bytes,
-        context: Any,
-        port: str,
-        turn_of: Callable[[Held], Awaitable[None]],
-        picks: UnderWay,
-    ) -> None:
-        """One exchange, on `port`'s cluster. `context` reads and writes; `turn_of` waits for a turn; `picks`
-        is told of what is under way."""
+    async def process(self, first: bytes, context: Any, port: str, host: Host) -> None:
+        """One exchange, on `port`'s cluster. `context` reads and writes messages."""
         rules = Rules(self._pools, port, self._body_max, self._test_headers)
         stream = DuplexStream(self._decider, self._picker, rules)
         self._open.add(stream)
         data: object = first
         try:
             while isinstance(data, bytes):
-                picks.began(stream, time.monotonic())
+                host.picks.began(stream, time.monotonic())
                 for answer in stream.receive(data, time.monotonic()):
                     await context.write(answer)
-                picks.ended(stream, time.monotonic())
+                host.picks.ended(stream, time.monotonic())
                 if stream.waits and stream.held is not None:
-                    await turn_of(stream.held)
+                    await host.turn_of(stream.held)
                     for answer in stream.go(stream.held, time.monotonic()):
                         await context.write(answer)
                 if stream.done:
                     break
                 data = await context.read()
         finally:
-            picks.dropped(stream)
+            host.picks.dropped(stream)
             self._open.discard(stream)
-            self._close(stream)
+            self._close(stream, host)
 
-    def _close(self, stream: DuplexStream) -> None:
+    def _close(self, stream: DuplexStream, host: Host) -> None:
+        if stream.refused is not None:
+            host.count_refused(stream.refused)
         if stream.held is not None and not stream.held.settled:
             self._room.leave(stream.held)
         stream.end(time.monotonic())

@@ -9,7 +9,7 @@ from envoy.config.core.v3.base_pb2 import HeaderValue, HeaderValueOption
 from envoy.service.ext_proc.v3 import external_processor_pb2 as pb
 
 from ext_proc.reply import name_endpoints
-from fleet.names import DESTINATION_KEY, DROP_REASON_HEADER
+from fleet.names import DESTINATION_KEY, DROPPED_HEADER
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -24,8 +24,8 @@ CHUNK_BYTES = 62_000
 SERVED_TEST_HEADER = "x-conformance-test-served-endpoint"
 """Response header that the Gateway API's conformance tests look for."""
 
-NO_ENDPOINTS, SATURATED = "rejected-no-endpoints", "rejected-saturated"
-"""Reasons of `x-llm-d-request-dropped-reason`."""
+NO_ENDPOINTS = "rejected-no-endpoints"
+"""A reason of `x-llm-d-request-dropped-reason`; another is in `reply`."""
 
 UNAVAILABLE = 503
 
@@ -61,14 +61,14 @@ def served(endpoint: str, *, tell: bool) -> bytes:
     return _bytes(response)
 
 
-def refused(status: int, reason: str, message: str, more: tuple[tuple[str, str], ...] = ()) -> bytes:
-    """An answer in the model's place, with the protocol's word for the `reason` and `more` headers."""
+def refused(status: int, reason: str, message: str) -> bytes:
+    """An answer in the model's place, with the protocol's word for the `reason`."""
     response = pb.ProcessingResponse()
     immediate = response.immediate_response
     immediate.status.code = status
     immediate.details = reason
     immediate.body = json.dumps({"error": {"message": message, "code": reason}}).encode()
-    for key, value in ((DROP_REASON_HEADER, reason), ("content-type", "application/json"), *more):
+    for key, value in ((DROPPED_HEADER, reason), ("content-type", "application/json")):
         immediate.headers.set_headers.append(_header(key, value))
     return _bytes(response)
 

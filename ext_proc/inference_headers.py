@@ -42,14 +42,15 @@ class InferenceHeaders:
     slo_tpot: float | None = None  # seconds
 
 
-def canonical(headers: dict[str, str]) -> dict[str, str]:
-    """The same headers, older names also under the present ones, which win where both are there."""
-    found = {new: headers[old] for old, new in ALIASES.items() if old in headers and new not in headers}
-    return headers | found if found else headers
+def add_present_names(headers: dict[str, str]) -> None:
+    """What comes under an older name counts under the present one, too, unless that is there as well."""
+    for old, new in ALIASES.items():
+        if old in headers:
+            headers.setdefault(new, headers[old])
 
 
 def read(headers: Mapping[str, str]) -> InferenceHeaders:
-    """What canonical `headers` ask. Never raises."""
+    """What `headers` under present names ask. Never raises."""
     return InferenceHeaders(
         headers.get(OBJECTIVE, ""),
         headers.get(FAIRNESS_ID, ""),

@@ -6,11 +6,14 @@ from typing import TYPE_CHECKING
 
 from envoy.extensions.filters.http.ext_proc.v3.processing_mode_pb2 import ProcessingMode
 from envoy.service.ext_proc.v3 import external_processor_pb2 as pb
+from google.protobuf import json_format
 from google.protobuf.message import DecodeError
 
+from ext_proc.trust import NO_EVIDENCE, Evidence, RequestHeaders
 from fleet.names import (
     CLUSTER_ATTRIBUTE,
     LB_NAMESPACE,
+    SAN_ATTRIBUTE,
     SERVED_KEY,
     SUBSET_KEY,
     SUBSET_NAMESPACE,
@@ -18,6 +21,8 @@ from fleet.names import (
 
 if TYPE_CHECKING:
     from google.protobuf.struct_pb2 import Value
+
+_ENDPOINT_NAMESPACES = (LB_NAMESPACE, SUBSET_NAMESPACE)  # of metadata that speaks of endpoints
 
 
 def headers_of(message: pb.HttpHeaders) -> dict[str, str]:
@@ -27,6 +32,26 @@ def headers_of(message: pb.HttpHeaders) -> dict[str, str]:
         h.key: h.raw_value.decode("utf-8", "replace") if h.raw_value else h.value
         for h in message.headers.headers
     }
+
+
+def request_headers_of(message: pb.ProcessingRequest) -> RequestHeaders:
+    """A request's headers, with what Envoy itself says of who sent them."""
+    headers = RequestHeaders(headers_of(message.request_headers))
+    headers.evidence = _evidence(message)
+    return headers
+
+
+def _evidence(message: pb.ProcessingRequest) -> Evidence:
+    """What Envoy says of the caller; it is told to say anything only where that is trusted."""
+    claims: dict[str, object] = {}
+    for namespace, metadata in message.metadata_context.filter_metadata.items():
+        if namespace not in _ENDPOINT_NAMESPACES:
+            claims |= json_format.MessageToDict(metadata)
+    certificate = ""
+    for attributes in message.attributes.values():
+        if SAN_ATTRIBUTE in attributes.fields:
+            certificate = attributes.fields[SAN_ATTRIBUTE].string_value
+    return Evidence(certificate, claims) if claims or certificate else NO_EVIDENCE
 
 
 def cluster_of(message: pb.ProcessingRequest) -> str:

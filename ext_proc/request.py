@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -47,6 +48,9 @@ class RoutingRequest:
     workload_class: WorkloadClass = "interactive"
     zone: str = ""  # of the Envoy that asks; '' where nobody knows
     grpc: bool = False  # it goes to the endpoints' gRPC addresses
+    tenant: str = ""  # as a trusted source names it; '' where none does
+    priority: int = 0  # higher is more important
+    deadline: float = math.inf  # when the first token is wanted, on this picker's clock
 
     @property
     def kind(self) -> tuple[str, ...]:

@@ -26,12 +26,14 @@ from fleet.errors import StartError
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
 
+    from ext_proc.admission.refusal import Refusal
     from ext_proc.gateway import Gateways
     from ext_proc.health_service import HealthService
     from ext_proc.metrics import PickerMetrics
     from ext_proc.picker import Picker
     from ext_proc.steer import Steerer
     from ext_proc.waiting import Held, WaitingRoom
+    from ext_proc.watchdog import UnderWay
 
 _log = logging.getLogger(__name__)
 
@@ -57,15 +59,17 @@ class PickerService:
         room: WaitingRoom,
         metrics: PickerMetrics,
         watchdog: Watchdog | None = None,
+        tenants: frozenset[str] = frozenset(),
         gateways: Gateways | None = None,
     ) -> None:
-        """`room` is in front of `picker`; `watchdog` is told of every pick. Without `gateways` all exchanges
-        are those of our own Envoys."""
+        """`room` is in front of `picker`; `watchdog` is told of every pick. `tenants` are counted by their
+        names, all others together. Without `gateways` all exchanges are those of our own Envoys."""
         self._steerer = steerer
         self._picker = picker
         self._room = room
         self._metrics = metrics
         self._watchdog = watchdog or Watchdog(PICK_SECONDS, room.longest)
+        self._tenants = tenants
         self._gateways = gateways
         self._someone_waits = asyncio.Event()
 
@@ -84,7 +88,7 @@ class PickerService:
     ) -> None:
         data = await context.read()
         if self._gateways is not None and isinstance(data, bytes) and self._gateways.is_gateway(data):
-            await self._gateways.process(data, context, cluster, self._turn_of, self._watchdog.picks)
+            await self._gateways.process(data, context, cluster, self)
         else:
             await self._process_ours(data, context)
 
@@ -101,7 +105,7 @@ class PickerService:
                     await context.write(answer)
                 picks.ended(stream, time.monotonic())
                 if stream.held is not None:
-                    await self._turn_of(stream.held)
+                    await self.turn_of(stream.held)
                     picks.began(stream, time.monotonic())
                     await context.write(stream.go(stream.held))
                     picks.ended(stream, time.monotonic())
@@ -122,7 +126,13 @@ class PickerService:
                 await asyncio.sleep(DISPATCH_SECONDS)
                 self._room.dispatch(time.monotonic())
 
-    async def _turn_of(self, held: Held) -> None:
+    @property
+    def picks(self) -> UnderWay:
+        """Where the watchdog hears of what is under way."""
+        return self._watchdog.picks
+
+    async def turn_of(self, held: Held) -> None:
+        """Wait until the request that is held is settled."""
         self._someone_waits.set()
         if not held.settled:
             turn = asyncio.Event()
@@ -137,6 +147,8 @@ class PickerService:
         """Note what became of a request; a decision that Envoy never got is taken back."""
         self._metrics.requests.labels(stream.outcome if answered else "abandoned").inc()
         decision = stream.decision
+        if stream.refused is not None:
+            self.count_refused(stream.refused)
         if stream.held is not None and not answered:
             self._room.leave(stream.held)
             self._watchdog.dropped(stream.held)
@@ -149,6 +161,12 @@ class PickerService:
                 _log.debug("%s", decision.explain())
         else:
             self._picker.cancel(decision.id, time.monotonic())
+
+    def count_refused(self, refused: Refusal) -> None:
+        """A request was turned away."""
+        self._metrics.shed.labels(refused.model, refused.reason, str(refused.level)).inc()
+        tenant = refused.tenant if refused.tenant in self._tenants else "other"
+        self._metrics.shed_by_tenant.labels(tenant).inc()
 
     async def _stream_access_logs(self, _: object, context: grpc.aio.ServicerContext[Any, Any]) -> bytes:
         while (data := await context.read()) is not grpc.aio.EOF:

@@ -14,10 +14,12 @@ from google.protobuf.message import DecodeError
 
 from ext_proc import opening, reply
 from ext_proc.steer import settled
+from ext_proc.trust import RequestHeaders
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from ext_proc.admission.refusal import Refusal
     from ext_proc.decision import Decision
     from ext_proc.steer import Steered
     from ext_proc.waiting import Held
@@ -51,13 +53,14 @@ class PickStream:
         """A request may be held for `longest_hold` seconds."""
         self._decider = decider
         self._longest_hold = longest_hold
-        self._headers: dict[str, str] = {}
+        self._headers = RequestHeaders()
         self._cluster = ""
         self._early = False
         self.done = False
         self.outcome = "aborted"
         self.decision: Decision | None = None
         self.held: Held | None = None
+        self.refused: Refusal | None = None
 
     def receive(self, data: bytes, now: float) -> bytes | None:
         """The reply to one message of Envoy's, or None where it deserves none (then it is done)."""
@@ -74,7 +77,7 @@ class PickStream:
 
     def _on_headers(self, message: pb.ProcessingRequest, now: float) -> bytes | None:
         headers = message.request_headers
-        self._headers = opening.headers_of(headers)
+        self._headers = opening.request_headers_of(message)
         self._cluster = opening.cluster_of(message)
         if headers.end_of_stream:
             return self._end("passed", reply.HEADERS_PASS)
@@ -103,6 +106,9 @@ class PickStream:
 
     def _reply(self, steered: Steered) -> bytes | None:
         decision = self.decision = steered.decision
+        self.refused = steered.refused
+        if steered.refused is not None:
+            return self._end(steered.outcome, reply.refuse(steered.refused, self._headers))
         if self._early:
             answer = reply.HEADERS_PASS_ALL if decision is None else reply.headers_steered(decision)
             return self._end(EARLY if decision is not None else steered.outcome, answer)

@@ -14,6 +14,9 @@ ACCESS_LOG = "kvpilot"
 CLUSTER_ATTRIBUTE = "xds.cluster_name"
 """The ext_proc attribute that names the weighted cluster which the route already chose."""
 
+SAN_ATTRIBUTE = "connection.uri_san_peer_certificate"
+"""The ext_proc attribute that names the client by its certificate, asked for only where that is trusted."""
+
 LB_NAMESPACE = "envoy.lb"
 DESTINATION_KEY = "x-gateway-destination-endpoint"
 """Dynamic metadata that Envoy's override_host obeys: `ip:port[,ip:port…]`, in order of preference."""
@@ -24,9 +27,6 @@ SERVED_KEY = "x-gateway-destination-endpoint-served"
 SUBSET_NAMESPACE = "envoy.lb.subset_hint"
 SUBSET_KEY = "x-gateway-destination-endpoint-subset"
 """Metadata in which a gateway names the endpoints that its endpoint picker may choose from."""
-
-DROP_REASON_HEADER = "x-llm-d-request-dropped-reason"
-"""Response header that says why an endpoint picker turned a request away."""
 
 PICK_NAMESPACE = "kvpilot"
 PICK_ID_KEY = "pick_id"
@@ -64,6 +64,15 @@ KSERVE_STREAM = f"/{KSERVE_SERVICE}/ModelStreamInfer"
 
 ENDPOINT_FAILURE_CODES = (502, 503, 504)
 """HTTP status codes that speak of the endpoint and not of the request: worth a retry elsewhere."""
+
+RETRY_AFTER_HEADER = "retry-after"
+REASON_HEADER = "x-kvpilot-reason"
+DROPPED_HEADER = "x-llm-d-request-dropped-reason"
+"""Response headers of a request that the picker refused: when to come again, and why in our words and in
+those of the endpoint-picker protocol."""
+
+REFUSAL_HEADERS = f"{RETRY_AFTER_HEADER}|content-type|x-kvpilot-.*|{DROPPED_HEADER}"
+"""What Envoy lets the picker write, as a regular expression: nothing but an answer of its own."""
 
 ENDPOINT_HEADER = "x-kvpilot-endpoint"
 VERSION_HEADER = "x-kvpilot-version"

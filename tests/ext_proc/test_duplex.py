@@ -11,19 +11,20 @@ from google.protobuf.message import DecodeError
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ext_proc.admission.refusal import Refusal
 from ext_proc.duplex import DuplexStream, Rules
 from ext_proc.gateway_reply import CHUNK_BYTES
 from ext_proc.picker import Picker
 from ext_proc.pools import Pools
 from ext_proc.request import RoutingRequest
-from ext_proc.steer import Steerer
+from ext_proc.steer import REFUSED, Steered, Steerer
 from ext_proc.waiting import WaitingRoom
 from fleet.model import Endpoint, Fleet, Hardware, Model, Version
 from fleet.prefix import PrefixHasher
 from fleet.settings import PickerSettings
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from ext_proc.decision import Decision
 
@@ -454,3 +455,57 @@ def free(site: Site, busy: Sequence[Decision | None]) -> None:
     for decision in busy:
         if decision is not None:
             site.picker.cancel(decision.id, 1.0)
+
+
+class Recording:
+    """A decider that turns everything away, and remembers the headers it was shown."""
+
+    def __init__(self) -> None:
+        self.headers: Mapping[str, str] = {}
+
+    def wants_body(self, method: str, path: str) -> bool:
+        return (method, path) == ("POST", CHAT)
+
+    def decide_early(
+        self, cluster: str, headers: Mapping[str, str], now: float, among: object = None
+    ) -> Steered | None:
+        assert (cluster, now, among) == ("m/v", 1.0, None)
+        self.headers = headers
+        return None
+
+    def decide_unread(
+        self, cluster: str, headers: Mapping[str, str], now: float, among: object = None
+    ) -> Steered:
+        raise AssertionError((cluster, headers, now, among))
+
+    def steer(
+        self,
+        cluster: str,
+        path: str,
+        headers: Mapping[str, str],
+        body: bytes,
+        now: float,
+        among: object = None,
+    ) -> Steered:
+        assert (cluster, path, body, now, among) == ("m/v", CHAT, BODY, 1.0, None)
+        assert headers is self.headers
+        return Steered(REFUSED, refused=Refusal("saturated", 3, "m", 0))
+
+
+def test_a_request_that_is_turned_away_is_answered_in_the_protocols_words() -> None:
+    site, decider = Site(), Recording()
+    stream = DuplexStream(decider, site.picker, Rules(Pools(FLEET)))
+    (answer,) = parsed(asked(stream))
+    assert answer.immediate_response.status.code == 429
+    sent = {h.header.key: h.header.raw_value for h in answer.immediate_response.headers.set_headers}
+    assert sent["x-llm-d-request-dropped-reason"] == b"rejected-saturated"
+    assert sent["retry-after"] == b"3"
+    assert stream.done
+    assert (stream.outcome, stream.refused is not None) == (REFUSED, True)
+
+
+def test_older_names_of_the_protocols_headers_are_shown_under_the_present_ones() -> None:
+    decider = Recording()
+    stream = DuplexStream(decider, Site().picker, Rules(Pools(FLEET)))
+    stream.receive(request_headers(x_slo_ttft_ms="250"), 1.0)
+    assert decider.headers["x-llm-d-slo-ttft-ms"] == "250"
