@@ -152,3 +152,17 @@ async def test_holds_a_request_until_there_is_room_and_forgets_one_whose_gateway
         assert site.picker.in_flight == 1
         waiting.cancel()
         await until(lambda: site.picker.in_flight == 0)
+
+
+@pytest.mark.parametrize(
+    ("served", "by"), [(ADDRESSES["a"], "picked"), ("10.9.9.9:80", "other"), ("", "unknown")]
+)
+async def test_counts_whether_the_gateway_obeyed(served: str, by: str) -> None:
+    site = Site()
+    async with serving(site) as channel:
+        made, _ = await ask(channel, request_headers(subset=[ADDRESSES["a"]]))
+        await made.write(response_headers(served=served, end=True))
+        while await made.read() is not grpc.aio.EOF:
+            pass
+    assert site.metrics.served.labels(by)._value.get() == 1
+    assert site.picker.in_flight == 0

@@ -41,6 +41,7 @@ class EchoEngine:
 
     address: str = field(default_factory=free_address)
     requests: int = 0
+    runner: web.AppRunner | None = None
     left: int = 0  # clients that went away
     headers: list[dict[str, str]] = field(default_factory=list)
 
@@ -51,10 +52,16 @@ class EchoEngine:
         runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1, handler_cancellation=True)
         await runner.setup()
         await web.TCPSite(runner, LOOPBACK, int(self.address.rpartition(":")[2])).start()
+        self.runner = runner
         try:
             yield
         finally:
-            await runner.cleanup()
+            await self.stop()
+
+    async def stop(self) -> None:
+        if self.runner is not None:
+            await self.runner.cleanup()
+            self.runner = None
 
     async def _answer(self, request: web.Request) -> web.StreamResponse:
         self.requests += 1

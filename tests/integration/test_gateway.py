@@ -185,3 +185,18 @@ async def test_a_client_that_leaves_while_its_request_is_held_frees_its_place(tm
             picker.cancel(decision.id, time.monotonic())
         assert (await asking)[0] == 200
         await nothing_in_flight(up)
+
+
+async def test_a_dead_endpoint_is_stepped_over_and_the_picker_hears_who_served(tmp_path: Path) -> None:
+    async with gateway(tmp_path) as up:
+        text = "word " * 4000
+        first = json.loads((await up.ask(chat(text)))[2])["endpoint"]
+        (dead,) = [engine for engine in up.engines if engine.address == first]
+        await dead.stop()
+        await nothing_in_flight(up)
+        before = served(up)
+        status, _, answer = await up.ask(chat(f"{text} more"))
+        assert status == 200
+        assert json.loads(answer)["endpoint"] != first
+        await nothing_in_flight(up)
+        assert served(up) - before == {"listed": 1}
