@@ -83,6 +83,13 @@ class PickerMetrics:
             buckets=_TTFT_BUCKETS,
             registry=registry,
         )
+        self.served = Counter(
+            "kvpilot_picker_served",
+            "Requests of gateways, by who served: as picked, the next of the list, other (the gateway did not"
+            " obey), or unknown",
+            ["by"],
+            registry=self.registry,
+        )
         self.held = Gauge(
             "kvpilot_picker_held", "Requests waiting here for an endpoint's queue", registry=registry
         )
