@@ -1,8 +1,8 @@
-"""Coverage-guided fuzzing of everything that reads strangers' bytes: `python tests/fuzz/harness.py -runs=100000`.
+"""Coverage-guided fuzzing of all that reads strangers' bytes: `python tests/fuzz/harness.py -runs=100000`.
 
 Takes libFuzzer's options. The first byte of an input chooses what is fuzzed: a protocol's parser, with or
-without compression, or a whole ext_proc exchange. Anything raised but UnreadableRequestError is a finding, and
-so is the reason of last resort.
+without compression, or a whole ext_proc exchange. Anything raised but UnreadableRequestError is a finding,
+and so is the reason of last resort.
 """
 
 from __future__ import annotations

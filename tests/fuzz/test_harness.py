@@ -13,7 +13,9 @@ ROOT = Path(__file__).parents[2]
 RUNS = 5_000
 
 
-@pytest.mark.skipif(importlib.util.find_spec("atheris") is None, reason="atheris has no wheel for this Python")
+@pytest.mark.skipif(
+    importlib.util.find_spec("atheris") is None, reason="atheris has no wheel for this Python"
+)
 def test_five_thousand_inputs_raise_nothing(tmp_path: Path) -> None:
     corpus = tmp_path / "corpus"
     corpus.mkdir()
