@@ -16,7 +16,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from ext_proc import protocols
-from ext_proc.steer import reading
+from ext_proc.reader import reading
 from fleet.errors import UnreadableRequestError
 from fleet.prefix import PrefixHasher
 from fleet.settings import PickerSettings

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
 WorkloadClass = Literal["interactive", "batch"]
 """Somebody waits for the first token, or only for the whole. Long prompts need no class: they are seen."""
@@ -29,6 +30,7 @@ class Prompt:
     tokens: int | None = None  # exactly; None where bytes must tell
     cacheable: bool = True  # engines keep its prefix for later ones
     read_bytes: int | None = None  # of the body as it came that `text` is from; None for all that came
+    whole_bytes: int = 0  # of the body, where the protocol itself says; 0 where it does not
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +48,10 @@ class RoutingRequest:
     lora: str = ""  # the adapter it needs, '' for none
     workload_class: WorkloadClass = "interactive"
     zone: str = ""  # of the Envoy that asks; '' where nobody knows
+    grpc: bool = False  # it goes to the endpoints' gRPC addresses
+    tenant: str = ""  # as a trusted source names it; '' where none does
+    priority: int = 0  # higher is more important
+    deadline: float = math.inf  # when the first token is wanted, on this picker's clock
 
     @property
     def kind(self) -> tuple[str, ...]:
@@ -55,3 +61,8 @@ class RoutingRequest:
     def tokens_of(self, blocks: int) -> float:
         """Tokens of so many matched blocks; the prompt's last one is always computed, to answer at all."""
         return min(blocks * self.tokens_per_block, max(0.0, self.prompt_tokens - 1))
+
+    def tokens_at(self, matched: Mapping[str, int]) -> dict[str, float]:
+        """The same for the matched blocks at each address."""
+        per_block, most = self.tokens_per_block, max(0.0, self.prompt_tokens - 1)
+        return {address: min(blocks * per_block, most) for address, blocks in matched.items()}

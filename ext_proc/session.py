@@ -15,6 +15,14 @@ NUMBER_MAX = 1 << 64
 """Sequence ids of Triton's are below; a larger number is none."""
 
 
+def key(tenant: str, name: str) -> str:
+    """What a session is remembered by: its name within its tenant, who is '' where nobody says; '' for none.
+
+    No tenant's name holds a line break, so no session's name can pass for another tenant's.
+    """
+    return f"{tenant}\n{name}" if name else ""
+
+
 def from_headers(headers: Mapping[str, str], names: Sequence[str], cookie: str) -> str:
     """The session that the request's headers name, or ''. Header names are lower case."""
     for name in names:

@@ -25,6 +25,7 @@ from sim.backend import Backend
 from sim.capacity import Capacity, capacity
 from sim.engine import Engine, RequestTooLargeError
 from sim.exposition import CONTENT_TYPE, exposition
+from sim.grpc_server import KserveService, serving_grpc
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
@@ -48,9 +49,9 @@ class EmulatedEndpoint:
 
     def __init__(self, model: str, capacity: Capacity) -> None:
         """`model`: the name that clients use."""
-        self._model = model
+        self.model = model
         self._gpu_bytes = capacity.gpu_bytes
-        self._backend = Backend(Engine(capacity))
+        self.backend = Backend(Engine(capacity))
 
     def application(self) -> web.Application:
         """The routes of this endpoint."""
@@ -65,7 +66,7 @@ class EmulatedEndpoint:
             try:
                 headers = {name.lower(): value for name, value in request.headers.items()}
                 named = request.match_info.get("model", "")
-                incoming = Incoming(await request.read(), self._model, headers, named)
+                incoming = Incoming(await request.read(), self.model, headers, named)
                 return await self._run(request, api, api.read(incoming))
             except ApiError as error:
                 return _json_response(api.error(error), error.status)
@@ -81,9 +82,7 @@ class EmulatedEndpoint:
 
     async def _run(self, request: web.Request, api: Api, call: Call) -> web.StreamResponse:
         answer = api.answer(call, uuid4().hex, int(time.time()))
-        ticket = self._backend.submit(
-            call.prompt.tokens, call.output_tokens, blocks(call), stream=call.stream
-        )
+        ticket = self.backend.submit(call.prompt.tokens, call.output_tokens, blocks(call), stream=call.stream)
         try:
             if not call.stream:
                 await ticket.more()
@@ -99,16 +98,16 @@ class EmulatedEndpoint:
                 await response.write(chunk + answer.end(ticket.cached_tokens) if ticket.finished else chunk)
             return response
         finally:
-            self._backend.cancel(ticket)
+            self.backend.cancel(ticket)
 
     async def _models(self, _: web.Request) -> web.Response:
-        return _json_response(openai.models(self._model))
+        return _json_response(openai.models(self.model))
 
     async def _healthy(self, _: web.Request) -> web.Response:
         return web.Response()
 
     async def _metrics(self, _: web.Request) -> web.Response:
-        text = exposition(self._backend.gauges(), time.time(), self._gpu_bytes)
+        text = exposition(self.backend.gauges(), time.time(), self._gpu_bytes)
         return web.Response(body=text.encode(), headers={"Content-Type": CONTENT_TYPE})
 
 
@@ -155,6 +154,16 @@ async def serving(endpoints: dict[str, EmulatedEndpoint]) -> AsyncIterator[None]
                 group.create_task(runner.cleanup())
 
 
+def grpc_services(settings: Settings, endpoints: dict[str, EmulatedEndpoint]) -> dict[str, KserveService]:
+    """The gRPC address of each of these endpoints that has one, and what is served there."""
+    known = settings.fleet().endpoints
+    return {
+        known[address].grpc_address: KserveService(endpoint.model, endpoint.backend)
+        for address, endpoint in endpoints.items()
+        if known[address].grpc_address
+    }
+
+
 async def _listen(runner: web.AppRunner, address: str) -> None:
     host, port = addresses.split(address)
     try:
@@ -166,6 +175,6 @@ async def _listen(runner: web.AppRunner, address: str) -> None:
 async def run(settings: Settings, source: str, stop: asyncio.Event) -> None:
     """Serve every emulated endpoint of the settings until `stop` is set. Raises KvpilotError."""
     endpoints = emulated_endpoints(settings, source)
-    async with serving(endpoints):
+    async with serving(endpoints), serving_grpc(grpc_services(settings, endpoints)):
         _LOG.info("emulating %d endpoints: %s", len(endpoints), ", ".join(endpoints))
         await stop.wait()

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from itertools import zip_longest
+
 from pydantic import Field, model_validator
 
 from fleet import checks
-from fleet.model import Endpoint, Fleet, Model, Version
+from fleet.model import Endpoint, Fleet, Model, Version, cluster_name
+from fleet.settings.admission import AdmissionSettings, TenantsSettings, TrustSettings
+from fleet.settings.endpoint_picker import EndpointPickerSettings
 from fleet.settings.models import ModelSettings, PoolSettings, VersionSettings
 from fleet.settings.picker import PickerSettings
 from fleet.settings.section import HostPort, IpPort, Section, ServerAddress, Steering
@@ -27,6 +31,10 @@ class Settings(Section):
     xds_metrics: HostPort | None = Field(None, description="serve the xDS server's Prometheus metrics here")
     picker_metrics: HostPort | None = Field(None, description="serve the picker's Prometheus metrics here")
     picker: PickerSettings = PickerSettings()
+    endpoint_picker: EndpointPickerSettings = EndpointPickerSettings()
+    trust: TrustSettings = TrustSettings()
+    admission: AdmissionSettings = AdmissionSettings()
+    tenants: TenantsSettings = TenantsSettings()
     weights: WeightSettings = WeightSettings()
     collect: CollectSettings = CollectSettings()
     envoy: EnvoySettings = EnvoySettings()
@@ -35,6 +43,7 @@ class Settings(Section):
     def _is_consistent(self) -> Settings:
         _check_names(self)
         _check_addresses(self)
+        _check_pools(self)
         shortest = NEWS_TO_SILENCE * self.envoy.log_interval_seconds
         if self.picker.silence_seconds < shortest:
             need = f"at least {shortest:g}, {NEWS_TO_SILENCE} x envoy.log_interval_seconds"
@@ -44,6 +53,10 @@ class Settings(Section):
     def pools(self) -> list[tuple[ModelSettings, VersionSettings, PoolSettings]]:
         """Every pool with the model and version it belongs to."""
         return [(m, v, p) for m in self.models for v in m.versions for p in v.pools]
+
+    def admissions(self) -> dict[str, AdmissionSettings]:
+        """What holds for each model, by its name."""
+        return {model.name: self.admission.with_own(model.admission) for model in self.models}
 
     def fleet(self) -> Fleet:
         """The topology as frozen dataclasses."""
@@ -64,9 +77,10 @@ def _version(model: ModelSettings, version: VersionSettings) -> Version:
             metrics_url=pool.metrics_url(address),
             prior=pool.prior(model.parameters_billion),
             zone=pool.zone,
+            grpc_address=grpc_address,
         )
         for pool in version.pools
-        for address in pool.endpoints
+        for address, grpc_address in zip_longest(pool.endpoints, pool.grpc_addresses, fillvalue="")
     )
     return Version(version.name, version.weight, endpoints)
 
@@ -89,7 +103,25 @@ def _check_addresses(settings: Settings) -> None:
     """Two servers cannot listen on one address, and an address says which endpoint a record is of."""
     fields = ("listen", "xds_address", "picker_address", "xds_metrics", "picker_metrics")
     places = [(field, getattr(settings, field)) for field in fields if getattr(settings, field) is not None]
+    gateways = settings.endpoint_picker
+    places += [(f"endpoint_picker.pool_addresses.{address}", address) for address in gateways.pool_addresses]
+    if gateways.health_address is not None:
+        places.append(("endpoint_picker.health_address", gateways.health_address))
     for model, version, pool in settings.pools():
         named = {f"endpoints.{n}": address for n, address in enumerate(pool.endpoints)}
+        named |= {f"{_grpc_field(pool)}.{n}": address for n, address in enumerate(pool.grpc_addresses)}
         places += [(pool_field(model, version, pool, field), named[field]) for field in named]
     checks.distinct_addresses(places)
+
+
+def _check_pools(settings: Settings) -> None:
+    """What gateways ask for by an address is there."""
+    clusters = {cluster_name(model.name, version.name) for model, version, _ in settings.pools()}
+    for address, cluster in settings.endpoint_picker.pool_addresses.items():
+        if cluster not in clusters:
+            field = f"endpoint_picker.pool_addresses.{address}"
+            raise checks.mistake(field, cluster, f"one of {', '.join(sorted(clusters))}")
+
+
+def _grpc_field(pool: PoolSettings) -> str:
+    return "grpc_endpoints" if pool.grpc_endpoints else "grpc_port"
