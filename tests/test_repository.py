@@ -18,11 +18,11 @@ LOCKS = sorted((ROOT / "locks").glob("*.txt"))
 
 # Tests of parts working together, which mirror no one module.
 ACROSS_MODULES = {
-    "tests/ext_proc/test_exchange_properties.py",  # what holds of an exchange whatever Envoy does
     "tests/ext_proc/protocols/test_conversations.py",  # one conversation by every client
     "tests/ext_proc/protocols/test_golden.py",  # vectors of canonical prompts and hashes
     "tests/ext_proc/protocols/test_hostile.py",  # every parser against any bytes
     "tests/fuzz/test_harness.py",  # the fuzzer's short run
+    "tests/ext_proc/test_exchange_properties.py",  # what holds of an exchange whatever Envoy does
     "tests/ext_proc/test_picker_properties.py",  # what holds of the picker whatever happens
     "tests/fleet/store/test_stores.py",  # one contract, every store
     "tests/kvpilot/test_example.py",  # the annotated settings file

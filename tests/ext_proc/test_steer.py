@@ -130,26 +130,6 @@ def test_says_in_a_word_what_became_of_a_request(
     assert steerer.steer(cluster, CHAT, {}, body, 0.0).outcome == outcome
 
 
-def test_considers_what_it_would_decide_and_books_nothing() -> None:
-    picker = Picker(SETTINGS, FLEET.endpoints.values())
-    steerer = make_steerer(picker)
-    first = steerer.steer("llama/stable", CHAT, {}, chat("word " * 500), 0.0).decision
-    assert first is not None
-    picker.finish(first.id, 1.0, endpoint=first.endpoints[0])
-    considered = steerer.consider("llama/stable", CHAT, {}, chat("word " * 500), 2.0)
-    assert not isinstance(considered, Steered)
-    assert considered.candidates[0].prediction.address == first.endpoints[0]
-    assert considered.candidates[0].prediction.matched_tokens > 0
-    assert picker.in_flight == 0
-
-
-@pytest.mark.parametrize(
-    ("cluster", "reason"), [("elsewhere", "unknown-cluster"), ("llama/stable", "not-json")]
-)
-def test_says_why_it_would_not_decide(steerer: Steerer, cluster: str, reason: str) -> None:
-    assert steerer.consider(cluster, CHAT, {}, b"not json", 0.0) == Steered(reason)
-
-
 def test_counts_by_protocol_what_it_steers_and_what_it_cannot_read(steerer: Steerer) -> None:
     steerer.steer("llama/stable", CHAT, {}, chat("hi"), 0.0)
     steerer.steer("llama/stable", CHAT, {}, b"?", 0.0)
@@ -220,8 +200,28 @@ def test_sessions_are_looked_for_where_the_settings_say() -> None:
     settings = PickerSettings(session_body_keys=("metadata.thread",))
     steerer = make_steerer(Picker(settings, FLEET.endpoints.values()), settings)
     body = chat("hi", user="u", metadata={"thread": "t"})
-    assert placed_by(steerer, body).session == "\nt"
-    assert placed_by(steerer, body, {"x-session-id": "s"}).session == "\ns"
+    sessions = [placed_by(steerer, body, named).session for named in ({}, {"x-session-id": "s"})]
+    assert [session.rpartition("\n")[2] for session in sessions] == ["t", "s"]  # behind the tenant
+
+
+def test_considers_what_it_would_decide_and_books_nothing() -> None:
+    picker = Picker(SETTINGS, FLEET.endpoints.values())
+    steerer = make_steerer(picker)
+    first = steerer.steer("llama/stable", CHAT, {}, chat("word " * 500), 0.0).decision
+    assert first is not None
+    picker.finish(first.id, 1.0, endpoint=first.endpoints[0])
+    considered = steerer.consider("llama/stable", CHAT, {}, chat("word " * 500), 2.0)
+    assert not isinstance(considered, Steered)
+    assert considered.candidates[0].prediction.address == first.endpoints[0]
+    assert considered.candidates[0].prediction.matched_tokens > 0
+    assert picker.in_flight == 0
+
+
+@pytest.mark.parametrize(
+    ("cluster", "reason"), [("elsewhere", "unknown-cluster"), ("llama/stable", "not-json")]
+)
+def test_says_why_it_would_not_decide(steerer: Steerer, cluster: str, reason: str) -> None:
+    assert steerer.consider(cluster, CHAT, {}, b"not json", 0.0) == Steered(reason)
 
 
 def test_wants_the_body_of_posts_it_can_read_only(steerer: Steerer) -> None:

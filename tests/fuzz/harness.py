@@ -19,7 +19,8 @@ with atheris.instrument_imports(include=["ext_proc.protocols", "ext_proc.session
     from ext_proc import protocols
     from ext_proc.picker import Picker
     from ext_proc.protocols.call import UNFORESEEN
-    from ext_proc.steer import Steerer, reading
+    from ext_proc.reader import reading
+    from ext_proc.steer import Steerer
     from ext_proc.stream import PickStream
     from ext_proc.waiting import WaitingRoom
     from fleet.errors import UnreadableRequestError
