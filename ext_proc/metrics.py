@@ -51,6 +51,18 @@ class PickerMetrics:
             ["result"],
             registry=self.registry,
         )
+        self.shed = Counter(
+            "kvpilot_picker_shed",
+            "Requests answered 429, by model, why, and the lowest priority of their level",
+            ["model", "reason", "level"],
+            registry=self.registry,
+        )
+        self.shed_by_tenant = Counter(
+            "kvpilot_picker_shed_by_tenant",
+            "The same by tenant, as far as the settings name it",
+            ["tenant"],
+            registry=self.registry,
+        )
         self.expired = Counter(
             "kvpilot_picker_expired",
             "Requests given up because nobody reported their end",

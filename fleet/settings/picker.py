@@ -55,6 +55,13 @@ class PickerSettings(Section):
         " every request is sent at once",
     )
     held_max: int = Field(1024, ge=1, le=65_536, description="requests held at once; more go at once")
+    stuck_seconds: float = Field(
+        2.0,
+        ge=0.2,
+        le=60,
+        description="a picker whose event loop does not move for this long ends its process, so that what it"
+        " holds fails open; whoever supervises it starts it again",
+    )
     key_file: Path | None = Field(None, description="secret that seeds the hashes; shared by all replicas")
     session_headers: tuple[HeaderName, ...] = Field(
         ("x-session-id", "x-conversation-id", "x-correlation-id", "mcp-session-id"),
@@ -67,10 +74,6 @@ class PickerSettings(Section):
         False,
         description="decide a session's next turn from its headers where its endpoint is still the best:"
         " Envoy then sends no body, and what the turn adds is priced by its length",
-    )
-    model_header: HeaderName = Field(
-        "x-model",
-        description="request header or gRPC metadata that names one of `models`; else the first answers",
     )
     session_body_keys: tuple[BodyKey, ...] = Field(
         (
@@ -87,6 +90,10 @@ class PickerSettings(Section):
         ),
         description="where a body names a session, a dot before each inner key; the first one found wins,"
         " after headers and the cookie",
+    )
+    model_header: HeaderName = Field(
+        "x-model",
+        description="request header or gRPC metadata that names one of `models`; else the first answers",
     )
     class_header: HeaderNameOrNone = Field(
         "",

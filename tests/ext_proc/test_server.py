@@ -12,11 +12,14 @@ import pytest
 from envoy.service.accesslog.v3 import als_pb2
 from envoy.service.ext_proc.v3 import external_processor_pb2 as pb
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+from prometheus_client import generate_latest
 
+from ext_proc.admission.refusal import Refusal
+from ext_proc.health_service import EXT_PROC_SERVICE
 from ext_proc.metrics import PickerMetrics
 from ext_proc.picker import Picker
 from ext_proc.request import RoutingRequest
-from ext_proc.server import ACCESS_LOG_SERVICE, EXT_PROC_SERVICE, PickerService, serve_picker
+from ext_proc.server import ACCESS_LOG_SERVICE, PickerService, serve_picker
 from ext_proc.steer import Steerer
 from ext_proc.waiting import WaitingRoom
 from fleet.errors import StartError
@@ -42,8 +45,8 @@ class Served:
         self.picker = Picker(settings, FLEET.endpoints.values())
         hasher = PrefixHasher(b"k", settings.block_bytes)
         self.room = WaitingRoom(self.picker, longest=settings.hold_seconds, places=settings.held_max)
-        steerer = Steerer(settings, FLEET, hasher, self.picker, self.room)
-        self.service = PickerService(steerer, self.picker, self.room, self.metrics)
+        self.steerer = Steerer(settings, FLEET, hasher, self.picker, self.room)
+        self.service = PickerService(self.steerer, self.picker, self.room, self.metrics)
 
     def count(self, outcome: str) -> float:
         return float(self.metrics.requests.labels(outcome)._value.get())
@@ -142,7 +145,10 @@ async def test_counts_a_request_that_is_given_up_half_way(served: tuple[Served, 
 
 
 class LeavingEnvoy:
-    """A stream whose other side is gone when the decision is written to it."""
+    """A stream that its other side ends while the decision is written to it.
+
+    Envoy does so where it needs nothing more, which is where it has got the decision; or the client has left.
+    """
 
     def __init__(self) -> None:
         self._messages = [headers(path="/v1/chat/completions"), body(chat("hello"))]
@@ -155,12 +161,14 @@ class LeavingEnvoy:
             raise asyncio.CancelledError
 
 
-async def test_takes_its_decision_back_where_envoy_left_before_it_came() -> None:
+async def test_keeps_its_decision_where_envoy_ends_the_exchange_with_it_until_no_log_speaks_of_it() -> None:
     made = Served()
     with pytest.raises(asyncio.CancelledError):
         await made.service._process(None, LeavingEnvoy())  # type: ignore[arg-type]
+    assert made.picker.in_flight == 1
+    assert made.count("steered") == 1
+    made.picker.expire(time.monotonic() + PickerSettings().silence_seconds)
     assert made.picker.in_flight == 0
-    assert made.count("abandoned") == 1
 
 
 def fill_the_only_endpoint(made: Served) -> str:
@@ -208,7 +216,7 @@ async def test_forgets_a_held_request_whose_client_leaves(served: tuple[Served, 
     assert made.picker.in_flight == 0
 
 
-async def test_takes_back_what_a_held_request_got_where_envoy_left_meanwhile() -> None:
+async def test_keeps_what_a_held_request_got_where_envoy_ends_the_exchange_with_it() -> None:
     made = Served()
     first = fill_the_only_endpoint(made)
     envoy = LeavingEnvoy()
@@ -217,6 +225,21 @@ async def test_takes_back_what_a_held_request_got_where_envoy_left_meanwhile() -
     made.picker.cancel(first, time.monotonic())
     made.room.dispatch(time.monotonic())
     assert made.picker.in_flight == 1
+    with pytest.raises(asyncio.CancelledError):
+        await handling
+    assert made.picker.in_flight == 1
+    assert made.count("steered") == 1
+
+
+async def test_takes_back_what_a_held_request_got_where_its_client_left_before_it_was_told() -> None:
+    made = Served()
+    first = fill_the_only_endpoint(made)
+    handling = asyncio.ensure_future(made.service._process(None, LeavingEnvoy()))  # type: ignore[arg-type]
+    await until(lambda: len(made.room) == 1)
+    made.picker.cancel(first, time.monotonic())
+    made.room.dispatch(time.monotonic())
+    assert made.picker.in_flight == 1
+    handling.cancel()
     with pytest.raises(asyncio.CancelledError):
         await handling
     assert made.picker.in_flight == 0
@@ -235,3 +258,34 @@ async def test_says_in_one_line_that_an_address_cannot_be_listened_on(tmp_path: 
     with pytest.raises(StartError, match=r"picker_address unix:.*cannot listen"):
         async with serve_picker(Served().service, f"unix:{tmp_path}/absent/picker.sock", LARGEST):
             pass
+
+
+async def test_counts_who_was_refused_by_name_only_where_the_settings_name_the_tenant() -> None:
+    made = Served()
+    service = PickerService(made.steerer, made.picker, made.room, made.metrics, tenants=frozenset({"known"}))
+    for tenant in ("known", "somebody", "somebody else", ""):
+        service._count_refused(Refusal("budget", 1, "llama", 0, tenant))
+    assert made.metrics.shed.labels("llama", "budget", "0")._value.get() == 4
+    by_tenant = made.metrics.shed_by_tenant
+    assert by_tenant.labels("known")._value.get() == 1
+    assert by_tenant.labels("other")._value.get() == 3
+    assert "somebody" not in generate_latest(made.metrics.registry).decode()
+
+
+async def test_a_request_that_has_to_make_room_while_it_is_held_is_answered_at_once(
+    served: tuple[Served, grpc.aio.Channel],
+) -> None:
+    made, channel = served
+    first = fill_the_only_endpoint(made)
+    call = await ask(channel)
+    await call.read()
+    (waiting,) = made.room._held
+    made.room._remove(waiting)
+    waiting.settle(None, Refusal("displaced", 3, "llama", 0))
+    answer = pb.ProcessingResponse.FromString(await call.read())
+    assert answer.immediate_response.status.code == 429
+    assert await call.read() is grpc.aio.EOF
+    assert made.count("refused") == 1
+    assert made.metrics.shed.labels("llama", "displaced", "0")._value.get() == 1
+    made.picker.cancel(first, time.monotonic())
+    assert made.picker.in_flight == 0
