@@ -8,8 +8,10 @@ import secrets
 from typing import TYPE_CHECKING
 
 from ext_proc import explain_page
+from ext_proc.admission.door import Admission
 from ext_proc.health_service import HealthService
 from ext_proc.ledger_metrics import LedgerCollector
+from ext_proc.lender import Lender
 from ext_proc.loop_guard import guard_loop
 from ext_proc.metrics import PickerMetrics
 from ext_proc.picker import Picker
@@ -17,6 +19,7 @@ from ext_proc.reporter import Reporter
 from ext_proc.server import PICK_SECONDS, PickerService, serve_picker
 from ext_proc.steer import Steerer
 from ext_proc.tracing import open_tracer
+from ext_proc.trust import Trust
 from ext_proc.view import View
 from ext_proc.waiting import WaitingRoom
 from ext_proc.watchdog import HANG_SHARE, Watchdog
@@ -85,13 +88,26 @@ async def run(settings: Settings, source: str, stop: asyncio.Event) -> None:
     )
     LedgerCollector(picker, metrics.registry)
     room = WaitingRoom(picker, settings.picker.hold_seconds, settings.picker.held_max)
-    steerer = Steerer(settings.picker, fleet, PrefixHasher(key, settings.picker.block_bytes), picker, room)
+    admission = Admission(settings.admissions(), settings.tenants, picker, secrets.randbits(64))
+    steerer = Steerer(
+        settings.picker,
+        fleet,
+        PrefixHasher(key, settings.picker.block_bytes),
+        picker,
+        room,
+        Trust(settings.trust),
+        admission,
+        retry_bytes=settings.envoy.buffer_bytes,
+    )
+    metrics.show(steerer.tallies)
     pick_seconds = min(PICK_SECONDS, HANG_SHARE * settings.envoy.message_timeout_seconds)
     watchdog = Watchdog(pick_seconds, room.longest)
     tracer = (
         await asyncio.to_thread(open_tracer, settings.picker.tracing) if settings.picker.tracing else None
     )
-    service = PickerService(steerer, picker, room, metrics, watchdog, Reporter(metrics, tracer))
+    tenants = frozenset(tenant.name for tenant in settings.tenants.known)
+    reporter = Reporter(metrics, tracer)
+    service = PickerService(steerer, picker, room, metrics, watchdog, tenants, reporter)
     health = HealthService(watchdog)
     store = RedisStore(settings.redis_url)
     try:
@@ -108,13 +124,16 @@ async def run(settings: Settings, source: str, stop: asyncio.Event) -> None:
         ):
             log.info("picking among %d endpoints on %s", len(fleet.endpoints), settings.picker_address)
             view = View(fleet, picker, store, metrics, outage)
-            running = (
+            running = [
                 tasks.create_task(view.run(settings.collect.interval_seconds)),
                 tasks.create_task(service.dispatch()),
                 tasks.create_task(health.run()),
                 tasks.create_task(become_ready(watchdog, view, FIRST_STATE_SECONDS)),
                 tasks.create_task(guard_loop(settings.picker.stuck_seconds)),
-            )
+            ]
+            if admission.budgets is not None:
+                leases = StoreOutage(metrics.registry, "kvpilot_picker_leases")
+                running.append(tasks.create_task(Lender(admission.budgets, store, leases).run()))
             await stop.wait()
             for task in running:
                 task.cancel()

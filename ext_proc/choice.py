@@ -23,6 +23,7 @@ EQUAL_LOAD = 1.02
 
 CHEAPEST = "the lowest cost"
 AT_HOME = "among equals, where its session is"
+IN_TIME = "the lowest cost of those that meet its objective"
 LEAST_BUSY = "among equals, the fewest answers running for its speed"
 
 
@@ -31,6 +32,7 @@ class Considered(NamedTuple):
 
     candidates: list[Candidate]  # at least one, best first
     why: str  # what the first of them has over the others
+    of: int  # candidates there are; of many, only the likeliest were looked at
 
 
 def order(
@@ -39,7 +41,7 @@ def order(
     """Put the best first and the others by cost, in place; why it is the best. `home` is the session's."""
     candidates.sort(key=attrgetter("cost"))
     best = candidates[0]
-    limit = best.cost + TIE_SECONDS + TIE_SHARE * best.prediction.prefill
+    limit = best.cost + tie(best)
     equals = [candidate for candidate in candidates if candidate.cost <= limit]
     if len(equals) == 1:
         return CHEAPEST
@@ -53,6 +55,23 @@ def order(
     candidates.remove(first)
     candidates.insert(0, first)
     return why
+
+
+def tie(best: Candidate) -> float:
+    """Seconds by which others may cost more than the best one and are equal to it."""
+    return TIE_SECONDS + TIE_SHARE * best.prediction.prefill
+
+
+def prefer_in_time(candidates: list[Candidate], seconds: float) -> str | None:
+    """Put those first, in place, that should answer within `seconds`; why, where that changes the first."""
+    if candidates[0].prediction.ttft <= seconds:
+        return None
+    in_time = [candidate for candidate in candidates if candidate.prediction.ttft <= seconds]
+    if not in_time:
+        return None
+    late = [candidate for candidate in candidates if candidate.prediction.ttft > seconds]
+    candidates[:] = [*in_time, *late]
+    return IN_TIME
 
 
 def _load(state: EndpointState) -> float:

@@ -9,11 +9,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.core import CounterMetricFamily
+from prometheus_client.registry import Collector
 
 from ext_proc.choice import AT_HOME, CHEAPEST, LEAST_BUSY
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
     from ext_proc.outcome import Outcome
+    from ext_proc.tallies import Tallies
 
 _TTFT_BUCKETS = (0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60)  # seconds: from a cache hit to a long queue
 
@@ -92,6 +97,18 @@ class PickerMetrics:
             registry=registry,
         )
         self.log_entries_by_result = Children(self.log_entries)
+        self.shed = Counter(
+            "kvpilot_picker_shed",
+            "Requests answered 429, by model, why, and the lowest priority of their level",
+            ["model", "reason", "level"],
+            registry=registry,
+        )
+        self.shed_by_tenant = Counter(
+            "kvpilot_picker_shed_by_tenant",
+            "The same by tenant, as far as the settings name it",
+            ["tenant"],
+            registry=registry,
+        )
         self.expired = Counter(
             "kvpilot_picker_expired",
             "Requests given up because nobody reported their end",
@@ -115,6 +132,10 @@ class PickerMetrics:
     def over(self, outcome: Outcome) -> None:
         """A request that was decided here is over."""
         self._ends.count(outcome)
+
+    def show(self, tallies: Tallies) -> None:
+        """Show what is counted there, whenever the metrics are read."""
+        self.registry.register(_Shown(tallies))
 
 
 class _Ends:
@@ -182,3 +203,39 @@ class _Ends:
         if outcome.cached_tokens is not None and outcome.prompt_tokens > 0:
             self._predicted_match.observe(outcome.matched_tokens / outcome.prompt_tokens)
             self._actual_match.observe(outcome.cached_tokens / outcome.prompt_tokens)
+
+
+class _Shown(Collector):
+    """Counters that live in `Tallies`: an increment there costs a tenth of one here."""
+
+    def __init__(self, tallies: Tallies) -> None:
+        self._tallies = tallies
+
+    def collect(self) -> Iterable[CounterMetricFamily]:
+        """The counters as they are now."""
+        yield _family(
+            "kvpilot_picker_protocol_requests",
+            "Requests read, by protocol and what became of them at once",
+            "outcome",
+            self._tallies.by_protocol,
+        )
+        yield _family(
+            "kvpilot_picker_parse_failures",
+            "Requests that could not be read, by protocol and reason",
+            "reason",
+            self._tallies.unreadable,
+        )
+        yield CounterMetricFamily(
+            "kvpilot_picker_not_retriable",
+            "Requests longer than what Envoy keeps for a retry",
+            value=self._tallies.not_retriable,
+        )
+
+
+def _family(
+    name: str, documentation: str, label: str, counts: Mapping[tuple[str, str], int]
+) -> CounterMetricFamily:
+    family = CounterMetricFamily(name, documentation, labels=["protocol", label])
+    for labels, count in counts.items():
+        family.add_metric(list(labels), count)
+    return family

@@ -10,26 +10,24 @@ import random
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from ext_proc.choice import Considered, order
+from ext_proc.appraise import Appraiser
 from ext_proc.decision import Decision
 from ext_proc.endpoint import EndpointState
 from ext_proc.events import Began, BlocksRemoved, BlocksStored, Cancelled, Ended, Moved, Placed
 from ext_proc.in_flight import InFlight
 from ext_proc.outputs import OutputHistory
 from ext_proc.pick_id import PickIds
-from ext_proc.predict import predict
-from ext_proc.price import Pool, price
 from ext_proc.replicas import Replicas
 from ext_proc.session import SessionTable
 from fleet.cost_model import CostModel
 from fleet.index import PrefixIndex
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping
 
+    from ext_proc.choice import Considered
     from ext_proc.events import RoutingEvent
     from ext_proc.outcome import Outcome
-    from ext_proc.price import Candidate
     from ext_proc.request import RoutingRequest
     from fleet.model import Endpoint, Load, Rate, Traffic
     from fleet.settings import PickerSettings
@@ -37,6 +35,10 @@ if TYPE_CHECKING:
 
 LOST = 10.0
 """Silences after which another replica's request is over: longer than nearly all answers take."""
+
+
+def _nobody_asks(id_: str, ended: Ended | None, now: float) -> None:
+    """What becomes of picks interests nobody else."""
 
 
 _NOTHING: Mapping[str, float] = MappingProxyType({})
@@ -70,7 +72,17 @@ class Picker:
         self._outputs = OutputHistory(settings.expected_output_tokens)
         self._in_flight = InFlight(self._endpoints, self._index, self._sessions, self._outputs)
         self.replicas = Replicas(name)
-        self._random = random.Random(seed)
+        self._appraiser = Appraiser(
+            self._endpoints,
+            self._index,
+            self._sessions,
+            self._outputs,
+            self.replicas,
+            random.Random(seed),
+            settings.endpoints_per_pick,
+        )
+        self._behind_grpc = {e.grpc_address: e.address for e in known if e.grpc_address}
+        self.when_over: Callable[[str, Ended | None, float], None] = _nobody_asks
         self._ids = PickIds(seed)
 
     @property
@@ -92,6 +104,10 @@ class Picker:
         """`observer` hears, at once, how each request ended that was decided here."""
         self._in_flight.observer = observer
 
+    def home(self, session: str) -> str | None:
+        """The endpoint that the session was last sent to; None where it has none."""
+        return self._sessions.home(session)
+
     def pick(self, request: RoutingRequest, now: float) -> Decision | None:
         """The best endpoints among the request's candidates; None if none of them is known."""
         considered = self.consider(request, now)
@@ -109,16 +125,11 @@ class Picker:
         `reserved`: seconds of prefill, by endpoint, that are as good as placed there. `held_seconds` of
         prefill, together, belong to requests that wait to be placed.
         """
-        states = self._usable(request, now)
-        if not states:
-            return None
-        candidates = self._candidates(request, states, reserved, held_seconds, now)
-        home = self._sessions.home(request.session)
-        return Considered(candidates, order(candidates, self._endpoints, home, self._random))
+        return self._appraiser.consider(request, now, reserved, held_seconds)
 
     def place(self, request: RoutingRequest, considered: Considered, now: float) -> Decision:
         """Book the request where it was considered best."""
-        candidates, why = considered
+        candidates, why = considered.candidates, considered.why
         best = candidates[0].prediction
         placed = Placed(
             id=self._ids.next(),
@@ -134,12 +145,39 @@ class Picker:
         )
         self._in_flight.place(placed, now, best.ttft)
         return Decision(
-            placed.id, placed.endpoints, best.ttft, best.matched_tokens, tuple(candidates), why, placed
+            placed.id,
+            placed.endpoints,
+            best.ttft,
+            best.matched_tokens,
+            tuple(candidates),
+            why,
+            placed,
+            self._grpc_addresses(placed.endpoints) if request.grpc else (),
         )
+
+    def endpoint_at(self, address: str) -> str:
+        """The endpoint that is dialled at `address`, its own or its gRPC one; a stranger's stays as it is."""
+        return self._behind_grpc.get(address, address)
 
     def queues(self, now: float) -> list[float]:
         """Each endpoint's seconds until it should have computed all prompts that were placed there."""
         return [s.ledger.queue_seconds(now, s.rates.prefill) for s in self._endpoints.values()]
+
+    def expected_output(self, request: RoutingRequest) -> float:
+        """Tokens that the answer should have."""
+        return self._outputs.expected(request.kind, request.output_limit)
+
+    def kv_share(self, addresses: Iterable[str], now: float) -> float:
+        """The share, 0..1, of these endpoints' KV caches that requests in flight hold, as far as is known."""
+        used = room = 0.0
+        for address in addresses:
+            state = self._endpoints.get(address)
+            load = None if state is None else state.fresh_load(now)
+            if state is not None and load is not None and load.ready and load.kv_tokens:
+                scraped = load.kv_blocks_used * load.tokens_per_block
+                used += max(scraped, min(load.kv_tokens, state.ledger.kv_tokens))
+                room += load.kv_tokens
+        return used / room if room else 0.0
 
     def apply(self, event: RoutingEvent, now: float) -> None:
         """News of another replica's placements, or of an engine's cache; what is unknown here is ignored."""
@@ -151,9 +189,9 @@ class Picker:
             case Moved():
                 self.running(event.id, event.at, endpoint=event.endpoint, attempts=event.attempts)
             case Ended():
-                self._in_flight.finish(event)
+                self._finish(event)
             case Cancelled():
-                self._in_flight.cancel(event.id, event.at)
+                self.cancel(event.id, event.at)
             case BlocksStored():
                 if event.address in self._endpoints:
                     self._index.insert(event.address, event.blocks)
@@ -174,6 +212,7 @@ class Picker:
     def cancel(self, id_: str, now: float) -> None:
         """Nobody heard of the decision: the request will not come."""
         self._in_flight.cancel(id_, now)
+        self.when_over(id_, None, now)
 
     def first_token(self, id_: str, at: float) -> bool:
         """The request's first token came at `at`. False if no such request is outstanding."""
@@ -198,7 +237,7 @@ class Picker:
         of the endpoint. Token counts are the engine's own, where it told, `decode_seconds` the time from
         first to last token. False if no such request is outstanding: then nothing is believed of it.
         """
-        return self._in_flight.finish(
+        return self._finish(
             Ended(
                 id_,
                 now,
@@ -221,6 +260,7 @@ class Picker:
             self._index.clear(address)  # whatever comes back has an empty cache
             state.residency.restarted()
         state.observe(load, now)
+        state.changed()
         if load.kv_tokens:
             self._index.resize(address, int(load.kv_tokens / self._settings.tokens_per_block))
 
@@ -242,6 +282,7 @@ class Picker:
         state = self._endpoints.get(address)
         if state is not None:
             state.rates.believe(prefill, certain=certain)
+            state.changed()
 
     def expire(self, now: float) -> int:
         """Give up requests that the log no longer speaks of, and idle sessions; how many requests."""
@@ -249,10 +290,10 @@ class Picker:
         silence = self._settings.silence_seconds
         silent = self._in_flight.silent_since(now - silence, now - LOST * silence, self.replicas.present)
         for id_ in silent:
-            self.cancel(id_, now)
+            self._in_flight.cancel(id_, now)
+            self.when_over(id_, Ended(id_, now), now)
         self._sessions.expire(now - self._settings.session_ttl_seconds)
-        for state in self._endpoints.values():
-            state.rates.settle(now)
+        self._appraiser.refresh(now)
         return len(silent)
 
     def traffic(self, at: float) -> dict[str, Traffic]:
@@ -263,35 +304,14 @@ class Picker:
         """What was learned of each endpoint that answered anything; `at` is the Unix time to put on it."""
         return {a: s.rate(at) for a, s in self._endpoints.items() if s.rates.observations}
 
-    def _usable(self, request: RoutingRequest, now: float) -> list[EndpointState]:
-        """Candidates that serve the model and are well; all of them where none is."""
-        asked = dict.fromkeys(request.candidates)
-        known = [self._endpoints[address] for address in asked if address in self._endpoints]
-        serving = [state for state in known if state.residency.serves(request.model)] or known
-        return [state for state in serving if state.usable(now)] or serving
+    def _grpc_addresses(self, addresses: Iterable[str]) -> tuple[str, ...]:
+        return tuple(self._endpoints[address].endpoint.grpc_address for address in addresses)
 
-    def _candidates(
-        self,
-        request: RoutingRequest,
-        states: Sequence[EndpointState],
-        reserved: Mapping[str, float],
-        held_seconds: float,
-        now: float,
-    ) -> list[Candidate]:
-        matched = self._index.match(request.blocks, [state.endpoint.address for state in states])
-        output = self._outputs.expected(request.kind, request.output_limit)
-        predictions = []
-        for state in states:
-            state.rates.settle(now)
-            address = state.endpoint.address
-            blocks, ahead = matched.get(address, 0), reserved.get(address, 0.0)
-            predictions.append(predict(state, request, blocks, output, now, ahead))
-        pool = Pool.of(states, predictions, held_seconds, now)
-        unseen = self.replicas.unseen(pool.arrivals) * pool.service
-        elsewhere = [0.0 if self.replicas.owns(p.address) else unseen for p in predictions]
-        return price(
-            states, predictions, pool, elsewhere, request.prompt_tokens + output, request.workload_class
-        )
+    def _finish(self, ended: Ended) -> bool:
+        known = self._in_flight.finish(ended)
+        if known:
+            self.when_over(ended.id, ended, ended.at)
+        return known
 
     def _follow(self, event: Placed, now: float) -> None:
         if event.replica == self.replicas.name:

@@ -24,6 +24,7 @@ from fleet.errors import StartError
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
+    from ext_proc.admission.refusal import Refusal
     from ext_proc.health_service import HealthService
     from ext_proc.metrics import PickerMetrics
     from ext_proc.picker import Picker
@@ -52,9 +53,11 @@ class PickerService:
         room: WaitingRoom,
         metrics: PickerMetrics,
         watchdog: Watchdog | None = None,
+        tenants: frozenset[str] = frozenset(),
         reporter: Reporter | None = None,
     ) -> None:
-        """`room` is in front of `picker`; `watchdog` and `reporter` are told of every pick."""
+        """`room` is in front of `picker`; `watchdog` and `reporter` are told of every pick. `tenants` are
+        counted by their names, all others together."""
         self._steerer = steerer
         self._picker = picker
         self._room = room
@@ -62,6 +65,7 @@ class PickerService:
         self._watchdog = watchdog or Watchdog(PICK_SECONDS, room.longest)
         self._reporter = reporter or Reporter(metrics)
         picker.tell(self._reporter.over)
+        self._tenants = tenants
         self._someone_waits = asyncio.Event()
 
     def handlers(self) -> tuple[grpc.GenericRpcHandler, ...]:
@@ -122,6 +126,8 @@ class PickerService:
     def _count(self, stream: PickStream, began: float, *, answered: bool) -> None:
         """Note what became of a request; a decision that Envoy never got is taken back."""
         self._reporter.shown(stream, began, answered=answered)
+        if stream.refused is not None:
+            self._count_refused(stream.refused)
         if answered:
             return
         decision = stream.decision
@@ -131,6 +137,11 @@ class PickerService:
             decision = stream.held.decision
         if decision is not None:
             self._picker.cancel(decision.id, time.monotonic())
+
+    def _count_refused(self, refused: Refusal) -> None:
+        self._metrics.shed.labels(refused.model, refused.reason, str(refused.level)).inc()
+        tenant = refused.tenant if refused.tenant in self._tenants else "other"
+        self._metrics.shed_by_tenant.labels(tenant).inc()
 
     async def _stream_access_logs(self, _: object, context: grpc.aio.ServicerContext[Any, Any]) -> bytes:
         while (data := await context.read()) is not grpc.aio.EOF:

@@ -23,9 +23,14 @@ if TYPE_CHECKING:
 NAME = "a name of at most 100 letters, digits and . _ : - that starts with a letter or digit"
 GPU = f"one of {', '.join(sorted(CATALOGUE))}"
 
+HEADER, CLAIM, CERTIFICATE = "header:", "claim:", "certificate"
+"""Where the word of a caller may come from: how such sources begin, or are."""
+
 _HOST_PORT = re.compile(r"(?:\[[0-9a-fA-F:]+\]|[A-Za-z0-9._-]+):[1-9][0-9]{0,4}")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,99}")
 _TOKEN = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,100}")  # RFC 9110, 5.6.2
+_BODY_KEY = re.compile(r"[A-Za-z0-9_-]{1,100}(\.[A-Za-z0-9_-]{1,100}){0,3}")
+_CLAIM_PATH = re.compile(r"[^.\s]{1,100}(?:\.[^.\s]{1,100}){0,9}")
 _UNIX_PATH_MAX = 107  # bytes in Linux's sockaddr_un, less the final NUL
 
 
@@ -81,6 +86,13 @@ def header_name(value: str) -> str:
     return value.lower()
 
 
+def body_key(value: str) -> str:
+    """Where a JSON body holds something: a name, or a few of them with dots between, outer ones first."""
+    if _BODY_KEY.fullmatch(value) is None:
+        raise ValueError("expected a key of a JSON body, as in session_id or metadata.session_id")
+    return value
+
+
 def header_name_or_none(value: str) -> str:
     """A header's name in lower case; empty for none."""
     return value and header_name(value)
@@ -91,6 +103,19 @@ def cookie_name(value: str) -> str:
     if value and _TOKEN.fullmatch(value) is None:
         raise ValueError("expected the name of a cookie, as in kvpilot_session, or '' for none")
     return value
+
+
+def source(value: str) -> str:
+    """Whose word counts: a header that the gateway sets, a claim by its path, or the client's certificate."""
+    if value == CERTIFICATE:
+        return value
+    name = value.removeprefix(HEADER)
+    if name != value and _TOKEN.fullmatch(name) is not None:
+        return HEADER + name.lower()
+    path = value.removeprefix(CLAIM)
+    if path != value and _CLAIM_PATH.fullmatch(path) is not None:
+        return value
+    raise ValueError("expected header:NAME, claim:PATH (as in claim:payload.tenant) or certificate")
 
 
 def zone(value: str) -> str:

@@ -14,6 +14,9 @@ ACCESS_LOG = "kvpilot"
 CLUSTER_ATTRIBUTE = "xds.cluster_name"
 """The ext_proc attribute that names the weighted cluster which the route already chose."""
 
+SAN_ATTRIBUTE = "connection.uri_san_peer_certificate"
+"""The ext_proc attribute that names the client by its certificate, asked for only where that is trusted."""
+
 LB_NAMESPACE = "envoy.lb"
 DESTINATION_KEY = "x-gateway-destination-endpoint"
 """Dynamic metadata that Envoy's override_host obeys: `ip:port[,ip:port…]`, in order of preference."""
@@ -35,14 +38,34 @@ FIRST_BODY_FORMAT = "%COMMON_DURATION(DS_RX_BEG:US_RX_BODY_BEG:ms)%"
 Engines send their headers before prefill, so the first byte says nothing about the first token.
 """
 
+GRPC_STATUS_TAG = "grpc_status"
+GRPC_STATUS_FORMAT = "%GRPC_STATUS_NUMBER%"
+"""Access-log tag: how a gRPC call ended, or `-`. Its HTTP status is 200 whatever happened."""
+
 LOG_FLUSH_SECONDS = 0.05
 """How long an Envoy worker gathers access-log entries for one message: news is late by this at most."""
 
 HOLD_SLACK_SECONDS = 1.0
 """Envoy waits so much longer than the picker may hold a request: its way, and one late dispatch."""
 
+KSERVE_SERVICE = "inference.GRPCInferenceService"
+"""KServe's v2 inference protocol over gRPC, as Triton serves it."""
+
+KSERVE_INFER = f"/{KSERVE_SERVICE}/ModelInfer"
+KSERVE_STREAM = f"/{KSERVE_SERVICE}/ModelStreamInfer"
+"""Paths of the calls that make tokens: a request and its answer, and a stream of both that stays open."""
+
 ENDPOINT_FAILURE_CODES = (502, 503, 504)
 """HTTP status codes that speak of the endpoint and not of the request: worth a retry elsewhere."""
+
+RETRY_AFTER_HEADER = "retry-after"
+REASON_HEADER = "x-kvpilot-reason"
+DROPPED_HEADER = "x-llm-d-request-dropped-reason"
+"""Response headers of a request that the picker refused: when to come again, and why in our words and in
+those of the endpoint-picker protocol."""
+
+REFUSAL_HEADERS = f"{RETRY_AFTER_HEADER}|content-type|x-kvpilot-.*|{DROPPED_HEADER}"
+"""What Envoy lets the picker write, as a regular expression: nothing but an answer of its own."""
 
 ENDPOINT_HEADER = "x-kvpilot-endpoint"
 VERSION_HEADER = "x-kvpilot-version"

@@ -34,9 +34,6 @@ if TYPE_CHECKING:
     from fleet.store.base import Store
 
 DEFAULT_PATH = "/v1/chat/completions"
-MODEL_HEADER = "x-model"
-"""By which Envoy chooses among several models."""
-
 ASK_SECONDS = 5.0
 """A picker answers within milliseconds."""
 
@@ -135,7 +132,7 @@ async def from_store(
 
 def guess_cluster(settings: Settings, headers: dict[str, str]) -> str:
     """Where Envoy would most probably route it: the header's model or the first, its heaviest version."""
-    named = headers.get(MODEL_HEADER)
+    named = headers.get(settings.picker.model_header)
     model = next((m for m in settings.models if m.name == named), settings.models[0])
     return cluster_name(model.name, max(model.versions, key=lambda version: version.weight).name)
 
@@ -166,7 +163,8 @@ def _cell(value: object) -> str:
 
 
 def _known(settings: Settings, cluster: str) -> str:
-    known = settings.fleet().clusters
+    fleet = settings.fleet()
+    known = {**fleet.clusters, **fleet.grpc_clusters}
     if cluster not in known:
         raise ConfigError("command line", "--cluster", cluster, f"expected one of {', '.join(known)}")
     return cluster

@@ -35,6 +35,7 @@ WITHOUT_A_TEST_OF_THEIR_OWN = {
     "ext_proc/request.py": "a record",
     "fleet/errors.py": "exceptions and their texts; matched wherever they are raised",
     "fleet/names.py": "constants",
+    "fleet/settings/admission.py": "as models.py",
     "fleet/settings/models.py": "a section of the file; tests/fleet/test_settings.py reads whole files",
     "fleet/settings/picker.py": "as models.py",
     "fleet/settings/section.py": "as models.py",

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from itertools import zip_longest
+
 from pydantic import Field, model_validator
 
 from fleet import checks
 from fleet.model import Endpoint, Fleet, Model, Version
+from fleet.settings.admission import AdmissionSettings, TenantsSettings, TrustSettings
 from fleet.settings.models import ModelSettings, PoolSettings, VersionSettings
 from fleet.settings.picker import PickerSettings
 from fleet.settings.section import HostPort, IpPort, Section, ServerAddress, Steering
@@ -27,6 +30,9 @@ class Settings(Section):
     xds_metrics: HostPort | None = Field(None, description="serve the xDS server's Prometheus metrics here")
     picker_metrics: HostPort | None = Field(None, description="serve the picker's Prometheus metrics here")
     picker: PickerSettings = PickerSettings()
+    trust: TrustSettings = TrustSettings()
+    admission: AdmissionSettings = AdmissionSettings()
+    tenants: TenantsSettings = TenantsSettings()
     weights: WeightSettings = WeightSettings()
     collect: CollectSettings = CollectSettings()
     envoy: EnvoySettings = EnvoySettings()
@@ -44,6 +50,10 @@ class Settings(Section):
     def pools(self) -> list[tuple[ModelSettings, VersionSettings, PoolSettings]]:
         """Every pool with the model and version it belongs to."""
         return [(m, v, p) for m in self.models for v in m.versions for p in v.pools]
+
+    def admissions(self) -> dict[str, AdmissionSettings]:
+        """What holds for each model, by its name."""
+        return {model.name: self.admission.with_own(model.admission) for model in self.models}
 
     def fleet(self) -> Fleet:
         """The topology as frozen dataclasses."""
@@ -64,9 +74,10 @@ def _version(model: ModelSettings, version: VersionSettings) -> Version:
             metrics_url=pool.metrics_url(address),
             prior=pool.prior(model.parameters_billion),
             zone=pool.zone,
+            grpc_address=grpc_address,
         )
         for pool in version.pools
-        for address in pool.endpoints
+        for address, grpc_address in zip_longest(pool.endpoints, pool.grpc_addresses, fillvalue="")
     )
     return Version(version.name, version.weight, endpoints)
 
@@ -91,5 +102,10 @@ def _check_addresses(settings: Settings) -> None:
     places = [(field, getattr(settings, field)) for field in fields if getattr(settings, field) is not None]
     for model, version, pool in settings.pools():
         named = {f"endpoints.{n}": address for n, address in enumerate(pool.endpoints)}
+        named |= {f"{_grpc_field(pool)}.{n}": address for n, address in enumerate(pool.grpc_addresses)}
         places += [(pool_field(model, version, pool, field), named[field]) for field in named]
     checks.distinct_addresses(places)
+
+
+def _grpc_field(pool: PoolSettings) -> str:
+    return "grpc_endpoints" if pool.grpc_endpoints else "grpc_port"

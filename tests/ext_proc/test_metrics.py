@@ -10,6 +10,7 @@ from ext_proc.choice import AT_HOME, CHEAPEST, LEAST_BUSY
 from ext_proc.ledger_metrics import LedgerCollector
 from ext_proc.metrics import PickerMetrics
 from ext_proc.outcome import Outcome
+from ext_proc.tallies import Tallies
 from fleet.outage import StoreOutage
 from tests.ext_proc.small import FAST, SLOW, make_picker
 
@@ -76,11 +77,14 @@ def everything() -> CollectorRegistry:
     metrics = PickerMetrics()
     StoreOutage(metrics.registry, "kvpilot_picker")
     LedgerCollector(make_picker(), metrics.registry)
+    metrics.show(Tallies())
     return metrics.registry
 
 
 def test_the_page_lists_every_metric_of_the_picker_with_its_labels_and_no_other() -> None:
-    rows = re.findall(r"^\| `(kvpilot_picker_\w+)(?:\{(\w+)\})?` \|", PAGE.read_text("utf-8"), re.MULTILINE)
+    rows = re.findall(
+        r"^\| `(kvpilot_picker_\w+)(?:\{([\w,]+)\})?` \|", PAGE.read_text("utf-8"), re.MULTILINE
+    )
     listed = dict(rows)
     assert len(listed) == len(rows)
     names = {

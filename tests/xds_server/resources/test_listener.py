@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from envoy.config.core.v3 import config_source_pb2
@@ -12,11 +13,14 @@ from fleet.names import (
     CLUSTER_ATTRIBUTE,
     FIRST_BODY_FORMAT,
     FIRST_BODY_TAG,
+    GRPC_STATUS_FORMAT,
+    GRPC_STATUS_TAG,
     HOLD_SLACK_SECONDS,
     LB_NAMESPACE,
     PICK_ID_KEY,
     PICK_NAMESPACE,
     PICKER_CLUSTER,
+    SAN_ATTRIBUTE,
 )
 from fleet.settings import PickerSettings
 from tests.support import one_pool_settings
@@ -102,7 +106,34 @@ def test_the_picker_may_name_endpoints_and_its_pick_but_neither_edit_nor_reroute
     assert list(asked.request_attributes) == [CLUSTER_ATTRIBUTE]
     assert list(asked.metadata_options.receiving_namespaces.untyped) == [LB_NAMESPACE, PICK_NAMESPACE]
     assert asked.mutation_rules.disallow_all.value
+    allowed = asked.mutation_rules.allow_expression.regex
+    for header in (":path", "host", "authorization", "x-gateway-destination-endpoint", "x-request-id"):
+        assert not re.fullmatch(allowed, header)
+    for header in ("retry-after", "content-type", "x-kvpilot-reason", "x-llm-d-request-dropped-reason"):
+        assert re.fullmatch(allowed, header)
     assert asked.route_cache_action == ext_proc_pb2.ExternalProcessor.RETAIN
+
+
+def test_the_picker_may_do_without_the_body() -> None:
+    assert picker().allow_mode_override
+
+
+def trusting(*tenant: str) -> Any:
+    config = listener(trust={"tenant": list(tenant)}).filter_chains[0].filters[0].typed_config
+    made = unpacked(config, http_connection_manager_pb2.HttpConnectionManager)
+    return unpacked(made.http_filters[0].typed_config, ext_proc_pb2.ExternalProcessor)
+
+
+def test_the_picker_hears_of_claims_and_certificates_only_where_they_are_trusted() -> None:
+    for sources, forwarded, attributes in (
+        ((), [], [CLUSTER_ATTRIBUTE]),
+        (("header:x-tenant",), [], [CLUSTER_ATTRIBUTE]),
+        (("claim:payload.org",), ["envoy.filters.http.jwt_authn"], [CLUSTER_ATTRIBUTE]),
+        (("certificate",), [], [CLUSTER_ATTRIBUTE, SAN_ATTRIBUTE]),
+    ):
+        asked = trusting(*sources)
+        assert list(asked.metadata_options.forwarding_namespaces.untyped) == forwarded
+        assert list(asked.request_attributes) == attributes
 
 
 def test_only_requests_that_carry_a_pick_id_are_logged() -> None:
@@ -118,7 +149,10 @@ def test_log_entries_go_to_the_picker_soon_and_tell_of_the_first_body_byte() -> 
     _, config = access_log()
     assert config.grpc_service.envoy_grpc.cluster_name == LOG_CLUSTER
     assert 0 < seconds(config.buffer_flush_interval) <= 0.1
-    assert {tag.tag: tag.value for tag in config.custom_tags} == {FIRST_BODY_TAG: FIRST_BODY_FORMAT}
+    assert {tag.tag: tag.value for tag in config.custom_tags} == {
+        FIRST_BODY_TAG: FIRST_BODY_FORMAT,
+        GRPC_STATUS_TAG: GRPC_STATUS_FORMAT,
+    }
 
 
 def test_entries_come_while_an_answer_still_streams() -> None:
