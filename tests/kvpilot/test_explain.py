@@ -12,7 +12,6 @@ from ext_proc import explain_page
 from ext_proc.picker import Picker
 from fleet.errors import StartError
 from fleet.model import Load, Rate
-from fleet.settings_file import parse
 from fleet.store.memory import MemoryStore
 from kvpilot.cli import main
 from kvpilot.explain import ask_picker, from_store, guess_cluster, show
