@@ -32,6 +32,7 @@ class Considered(NamedTuple):
 
     candidates: list[Candidate]  # at least one, best first
     why: str  # what the first of them has over the others
+    of: int  # candidates there are; of many, only the likeliest were looked at
 
 
 def order(
@@ -40,7 +41,7 @@ def order(
     """Put the best first and the others by cost, in place; why it is the best. `home` is the session's."""
     candidates.sort(key=attrgetter("cost"))
     best = candidates[0]
-    limit = best.cost + TIE_SECONDS + TIE_SHARE * best.prediction.prefill
+    limit = best.cost + tie(best)
     equals = [candidate for candidate in candidates if candidate.cost <= limit]
     if len(equals) == 1:
         return CHEAPEST
@@ -54,6 +55,11 @@ def order(
     candidates.remove(first)
     candidates.insert(0, first)
     return why
+
+
+def tie(best: Candidate) -> float:
+    """Seconds by which others may cost more than the best one and are equal to it."""
+    return TIE_SECONDS + TIE_SHARE * best.prediction.prefill
 
 
 def prefer_in_time(candidates: list[Candidate], seconds: float) -> str | None:

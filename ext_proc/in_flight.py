@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from ext_proc.endpoint import EndpointState
     from ext_proc.events import Ended, Placed
+    from ext_proc.outcome import Outcome
     from ext_proc.outputs import OutputHistory
     from ext_proc.request import RoutingRequest
     from ext_proc.session import SessionTable
@@ -38,6 +39,8 @@ class InFlight:
         self._sessions = sessions
         self._outputs = outputs
         self._placements: dict[str, Placement] = {}
+        self.observer: Callable[[Outcome], None] | None = None
+        """Hears how each request ended that was decided here."""
 
     def __len__(self) -> int:
         """Requests placed and not over."""
@@ -64,8 +67,11 @@ class InFlight:
             if placement.heard_at <= (long_ago if present(placement.replica) else at)
         ]
 
-    def place(self, placed: Placed, now: float) -> None:
-        """A request is on its way to the first of its endpoints, which is one of ours."""
+    def place(self, placed: Placed, now: float, predicted_ttft: float | None = None) -> None:
+        """A request is on its way to the first of its endpoints, which is one of ours.
+
+        Where it was decided here, its first token was predicted to come after `predicted_ttft` seconds.
+        """
         request, address = placed.request, placed.endpoints[0]
         state = self._endpoints[address]
         learnable = state.ledger.unobservable == 0
@@ -83,6 +89,8 @@ class InFlight:
             decodes=len(state.ledger.decodes),
             inserted=self._index.insert(address, request.blocks),
             replica=placed.replica,
+            predicted_ttft=predicted_ttft or 0.0,
+            picked="" if predicted_ttft is None else address,
         )
         state.ledger.place(
             placed.id,
@@ -94,6 +102,7 @@ class InFlight:
         state.demand.placed(placed.work, placed.prefill, now)
         state.residency.placed(request.lora)
         state.health.picked(now)
+        state.changed()
         self._sessions.remember(request.session, address, now)
 
     def running(self, id_: str, now: float, endpoint: str, attempts: int) -> bool:
@@ -103,6 +112,7 @@ class InFlight:
             return False
         placement.heard_at = now
         placement.learnable &= attempts <= 1
+        placement.attempts = max(placement.attempts, attempts)
         self._follow(id_, placement, endpoint, attempts, now)
         return True
 
@@ -134,6 +144,7 @@ class InFlight:
             )
             state.rates.observe(placement.first_token)
             state.traffic.first_token(at - placement.sent_at)
+            state.changed()
         return True
 
     def finish(self, ended: Ended) -> bool:
@@ -143,6 +154,8 @@ class InFlight:
             return False
         self._follow(ended.id, placement, ended.endpoint, 1, ended.at)
         self._release(ended.id, placement, ended.at)
+        if self.observer is not None and placement.picked:
+            self.observer(placement.outcome(ended))
         if ended.failed:
             self._failed(ended.endpoint, ended.at)
         if ended.answered and not ended.failed:
@@ -185,6 +198,7 @@ class InFlight:
         kv_tokens = self._kv_tokens(request, found.uncached_tokens)
         state.ledger.place(id_, found.work, now, observable=request.streamed, kv_tokens=kv_tokens)
         state.residency.placed(request.lora)
+        state.changed()
         placement.inserted = self._index.insert(address, request.blocks)
         self._sessions.remember(request.session, address, now)
 
@@ -204,6 +218,7 @@ class InFlight:
                 if waiting in self._placements:
                     self._placements[waiting].learnable = False
         ledger.release(id_, now)
+        placement.state.changed()
 
     def _disbelieve(self, placement: Placement) -> None:
         """The request's prompt was not computed after all."""
@@ -228,6 +243,7 @@ class InFlight:
         cached = placement.cached(ended.prompt_tokens, ended.cached_tokens)
         if cached is not None:
             state.confirm_match(placement.believed_tokens, cached)
+            state.changed()
         matched = placement.matched_tokens if cached is None else cached
         state.traffic.answered(request.prompt_tokens, matched)
         first = placement.first_token

@@ -6,30 +6,28 @@ first token and what the placement does to others (`price`); the next ones are f
 
 from __future__ import annotations
 
-import math
 import random
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from ext_proc.choice import Considered, order, prefer_in_time
+from ext_proc.appraise import Appraiser
 from ext_proc.decision import Decision
 from ext_proc.endpoint import EndpointState
 from ext_proc.events import Began, BlocksRemoved, BlocksStored, Cancelled, Ended, Moved, Placed
 from ext_proc.in_flight import InFlight
 from ext_proc.outputs import OutputHistory
 from ext_proc.pick_id import PickIds
-from ext_proc.predict import predict
-from ext_proc.price import Pool, price
 from ext_proc.replicas import Replicas
 from ext_proc.session import SessionTable
 from fleet.cost_model import CostModel
 from fleet.index import PrefixIndex
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping
 
+    from ext_proc.choice import Considered
     from ext_proc.events import RoutingEvent
-    from ext_proc.price import Candidate
+    from ext_proc.outcome import Outcome
     from ext_proc.request import RoutingRequest
     from fleet.model import Endpoint, Load, Rate, Traffic
     from fleet.settings import PickerSettings
@@ -74,8 +72,17 @@ class Picker:
         self._outputs = OutputHistory(settings.expected_output_tokens)
         self._in_flight = InFlight(self._endpoints, self._index, self._sessions, self._outputs)
         self.replicas = Replicas(name)
+        self._appraiser = Appraiser(
+            self._endpoints,
+            self._index,
+            self._sessions,
+            self._outputs,
+            self.replicas,
+            random.Random(seed),
+            settings.endpoints_per_pick,
+        )
+        self._behind_grpc = {e.grpc_address: e.address for e in known if e.grpc_address}
         self.when_over: Callable[[str, Ended | None, float], None] = _nobody_asks
-        self._random = random.Random(seed)
         self._ids = PickIds(seed)
 
     @property
@@ -87,6 +94,19 @@ class Picker:
     def known_blocks(self) -> int:
         """Distinct prefix blocks that some endpoint is believed to hold."""
         return len(self._index)
+
+    def home(self, session: str) -> str | None:
+        """The endpoint that the session was last sent to; None where it has none."""
+        return self._sessions.home(session)
+
+    @property
+    def endpoints(self) -> Mapping[str, EndpointState]:
+        """Every endpoint's state by address, for those who show it; only the picker changes it."""
+        return self._endpoints
+
+    def tell(self, observer: Callable[[Outcome], None]) -> None:
+        """`observer` hears, at once, how each request ended that was decided here."""
+        self._in_flight.observer = observer
 
     def pick(self, request: RoutingRequest, now: float) -> Decision | None:
         """The best endpoints among the request's candidates; None if none of them is known."""
@@ -105,19 +125,11 @@ class Picker:
         `reserved`: seconds of prefill, by endpoint, that are as good as placed there. `held_seconds` of
         prefill, together, belong to requests that wait to be placed.
         """
-        states = self._usable(request, now)
-        if not states:
-            return None
-        candidates = self._candidates(request, states, reserved, held_seconds, now)
-        home = self._sessions.home(request.session)
-        why = order(candidates, self._endpoints, home, self._random)
-        if request.deadline < math.inf:
-            why = prefer_in_time(candidates, request.deadline - now) or why
-        return Considered(candidates, why)
+        return self._appraiser.consider(request, now, reserved, held_seconds)
 
     def place(self, request: RoutingRequest, considered: Considered, now: float) -> Decision:
         """Book the request where it was considered best."""
-        candidates, why = considered
+        candidates, why = considered.candidates, considered.why
         best = candidates[0].prediction
         placed = Placed(
             id=self._ids.next(),
@@ -131,10 +143,21 @@ class Picker:
             prefill=best.prefill,
             replica=self.replicas.name,
         )
-        self._in_flight.place(placed, now)
+        self._in_flight.place(placed, now, best.ttft)
         return Decision(
-            placed.id, placed.endpoints, best.ttft, best.matched_tokens, tuple(candidates), why, placed
+            placed.id,
+            placed.endpoints,
+            best.ttft,
+            best.matched_tokens,
+            tuple(candidates),
+            why,
+            placed,
+            self._grpc_addresses(placed.endpoints) if request.grpc else (),
         )
+
+    def endpoint_at(self, address: str) -> str:
+        """The endpoint that is dialled at `address`, its own or its gRPC one; a stranger's stays as it is."""
+        return self._behind_grpc.get(address, address)
 
     def queues(self, now: float) -> list[float]:
         """Each endpoint's seconds until it should have computed all prompts that were placed there."""
@@ -237,6 +260,7 @@ class Picker:
             self._index.clear(address)  # whatever comes back has an empty cache
             state.residency.restarted()
         state.observe(load, now)
+        state.changed()
         if load.kv_tokens:
             self._index.resize(address, int(load.kv_tokens / self._settings.tokens_per_block))
 
@@ -258,6 +282,7 @@ class Picker:
         state = self._endpoints.get(address)
         if state is not None:
             state.rates.believe(prefill, certain=certain)
+            state.changed()
 
     def expire(self, now: float) -> int:
         """Give up requests that the log no longer speaks of, and idle sessions; how many requests."""
@@ -268,8 +293,7 @@ class Picker:
             self._in_flight.cancel(id_, now)
             self.when_over(id_, Ended(id_, now), now)
         self._sessions.expire(now - self._settings.session_ttl_seconds)
-        for state in self._endpoints.values():
-            state.rates.settle(now)
+        self._appraiser.refresh(now)
         return len(silent)
 
     def traffic(self, at: float) -> dict[str, Traffic]:
@@ -280,35 +304,8 @@ class Picker:
         """What was learned of each endpoint that answered anything; `at` is the Unix time to put on it."""
         return {a: s.rate(at) for a, s in self._endpoints.items() if s.rates.observations}
 
-    def _usable(self, request: RoutingRequest, now: float) -> list[EndpointState]:
-        """Candidates that serve the model and are well; all of them where none is."""
-        asked = dict.fromkeys(request.candidates)
-        known = [self._endpoints[address] for address in asked if address in self._endpoints]
-        serving = [state for state in known if state.residency.serves(request.model)] or known
-        return [state for state in serving if state.usable(now)] or serving
-
-    def _candidates(
-        self,
-        request: RoutingRequest,
-        states: Sequence[EndpointState],
-        reserved: Mapping[str, float],
-        held_seconds: float,
-        now: float,
-    ) -> list[Candidate]:
-        matched = self._index.match(request.blocks, [state.endpoint.address for state in states])
-        output = self.expected_output(request)
-        predictions = []
-        for state in states:
-            state.rates.settle(now)
-            address = state.endpoint.address
-            blocks, ahead = matched.get(address, 0), reserved.get(address, 0.0)
-            predictions.append(predict(state, request, blocks, output, now, ahead))
-        pool = Pool.of(states, predictions, held_seconds, now)
-        unseen = self.replicas.unseen(pool.arrivals) * pool.service
-        elsewhere = [0.0 if self.replicas.owns(p.address) else unseen for p in predictions]
-        return price(
-            states, predictions, pool, elsewhere, request.prompt_tokens + output, request.workload_class
-        )
+    def _grpc_addresses(self, addresses: Iterable[str]) -> tuple[str, ...]:
+        return tuple(self._endpoints[address].endpoint.grpc_address for address in addresses)
 
     def _finish(self, ended: Ended) -> bool:
         known = self._in_flight.finish(ended)

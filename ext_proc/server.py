@@ -7,35 +7,37 @@ per request of what was measured (docs/performance.md).
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 import grpc
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from ext_proc import completions
+from ext_proc.health_service import EXT_PROC_SERVICE, always_serving
+from ext_proc.reporter import Reporter
 from ext_proc.stream import PickStream
 from ext_proc.waiting import DISPATCH_SECONDS
+from ext_proc.watchdog import Watchdog
 from fleet.errors import StartError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from ext_proc.admission.refusal import Refusal
+    from ext_proc.health_service import HealthService
     from ext_proc.metrics import PickerMetrics
     from ext_proc.picker import Picker
     from ext_proc.steer import Steerer
     from ext_proc.waiting import Held, WaitingRoom
 
-_log = logging.getLogger(__name__)
-
-EXT_PROC_SERVICE = "envoy.service.ext_proc.v3.ExternalProcessor"
 ACCESS_LOG_SERVICE = "envoy.service.accesslog.v3.AccessLogService"
 
 MESSAGE_OVERHEAD_BYTES = 1 << 20
 """Room for headers and framing above the largest body that Envoy buffers."""
+
+PICK_SECONDS = 1.0
+"""A pick takes a millisecond; one that takes so long hangs, even where Envoy would wait for longer."""
 
 STOP_GRACE_SECONDS = 0.5
 """A pick takes a millisecond; whoever has not been answered by then, or is held, fails open."""
@@ -50,13 +52,19 @@ class PickerService:
         picker: Picker,
         room: WaitingRoom,
         metrics: PickerMetrics,
+        watchdog: Watchdog | None = None,
+        reporter: Reporter | None = None,
         tenants: frozenset[str] = frozenset(),
     ) -> None:
-        """`tenants` are counted by their names, all others together."""
+        """`room` is in front of `picker`; `watchdog` and `reporter` are told of every pick. `tenants` are
+        counted by their names, all others together."""
         self._steerer = steerer
         self._picker = picker
         self._room = room
         self._metrics = metrics
+        self._watchdog = watchdog or Watchdog(PICK_SECONDS, room.longest)
+        self._reporter = reporter or Reporter(metrics)
+        picker.tell(self._reporter.over)
         self._tenants = tenants
         self._someone_waits = asyncio.Event()
 
@@ -71,23 +79,30 @@ class PickerService:
 
     async def _process(self, _: object, context: grpc.aio.ServicerContext[Any, Any]) -> None:
         stream = PickStream(self._steerer, self._room.longest)
+        picks, began = self._watchdog.picks, time.monotonic()
         answered = False
         try:
             while not stream.done:
                 data = await context.read()
                 if data is grpc.aio.EOF:
                     break
-                answer = stream.receive(data, time.monotonic())
+                now = time.monotonic()
+                picks.began(stream, now)
+                answer = stream.receive(data, now)
                 if stream.held is not None:
                     self._someone_waits.set()
                 if answer is not None:
                     await context.write(answer)
+                picks.ended(stream, time.monotonic())
                 if stream.held is not None:
                     await self._turn_of(stream.held)
+                    picks.began(stream, time.monotonic())
                     await context.write(stream.go(stream.held))
+                    picks.ended(stream, time.monotonic())
             answered = True
         finally:
-            self._count(stream, answered=answered)
+            self._watchdog.dropped(stream)
+            self._count(stream, began, answered=answered)
 
     async def dispatch(self) -> None:
         """Let those go who wait and whose turn has come, for ever."""
@@ -102,26 +117,25 @@ class PickerService:
         if not held.settled:
             turn = asyncio.Event()
             held.wake = turn.set
+            self._watchdog.holds.began(held, held.arrived)
             with self._metrics.held.track_inprogress():
                 await turn.wait()
+            self._watchdog.holds.ended(held, time.monotonic())
         self._metrics.held_seconds.observe(time.monotonic() - held.arrived)
 
-    def _count(self, stream: PickStream, *, answered: bool) -> None:
+    def _count(self, stream: PickStream, began: float, *, answered: bool) -> None:
         """Note what became of a request; a decision that Envoy never got is taken back."""
-        self._metrics.requests.labels(stream.outcome if answered else "abandoned").inc()
-        decision = stream.decision
+        self._reporter.shown(stream, began, answered=answered)
         if stream.refused is not None:
             self._count_refused(stream.refused)
-        if stream.held is not None and not answered:
-            self._room.leave(stream.held)
-            decision = stream.held.decision
-        if decision is None:
-            return
         if answered:
-            self._metrics.predicted_ttft.observe(decision.predicted_ttft)
-            if _log.isEnabledFor(logging.DEBUG):
-                _log.debug("%s", decision.explain())
-        else:
+            return
+        decision = stream.decision
+        if stream.held is not None:
+            self._room.leave(stream.held)
+            self._watchdog.dropped(stream.held)
+            decision = stream.held.decision
+        if decision is not None:
             self._picker.cancel(decision.id, time.monotonic())
 
     def _count_refused(self, refused: Refusal) -> None:
@@ -134,16 +148,19 @@ class PickerService:
             now = time.monotonic()
             for entry in completions.read(data):
                 known = completions.apply(entry, self._picker, now)
-                self._metrics.log_entries.labels("applied" if known else "dropped").inc()
+                self._metrics.log_entries_by_result["applied" if known else "dropped"].inc()
         return b""
 
 
 @asynccontextmanager
-async def serve_picker(service: PickerService, address: str, largest_body: int) -> AsyncIterator[int]:
+async def serve_picker(
+    service: PickerService, address: str, largest_body: int, health: HealthService | None = None
+) -> AsyncIterator[int]:
     """Serve on `address` (`host:port` or `unix:/path`) inside the context; yields the port.
 
-    `largest_body`: bytes that Envoy may send; gRPC's default of 4 MiB would fail open unseen. Raises
-    StartError if the address cannot be listened on.
+    `health` answers health checks, which are told "serving" at all times where there is none. `largest_body`:
+    bytes that Envoy may send; gRPC's default of 4 MiB would fail open unseen. Raises StartError if the
+    address cannot be listened on.
     """
     # A body may overshoot Envoy's buffer limit by what one read brought.
     largest_message = 2 * largest_body + MESSAGE_OVERHEAD_BYTES
@@ -155,10 +172,9 @@ async def serve_picker(service: PickerService, address: str, largest_body: int) 
         ]
     )
     server.add_generic_rpc_handlers(service.handlers())
-    checks = health.aio.HealthServicer()
-    health_pb2_grpc.add_HealthServicer_to_server(checks, server)
-    for name in ("", EXT_PROC_SERVICE):
-        await checks.set(name, health_pb2.HealthCheckResponse.SERVING)
+    checks = health or always_serving()
+    checks.add_to(server)
+    await checks.start()
     try:
         port = server.add_insecure_port(address)
     except RuntimeError as error:
@@ -169,5 +185,5 @@ async def serve_picker(service: PickerService, address: str, largest_body: int) 
     try:
         yield port
     finally:
-        await checks.enter_graceful_shutdown()
+        await checks.stop()
         await server.stop(STOP_GRACE_SECONDS)

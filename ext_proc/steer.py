@@ -1,50 +1,36 @@
-"""From an HTTP request to a decision: parse, hash, find the session, pick.
+"""From an HTTP request to a decision: read it, ask at the door, wait for an endpoint.
 
 Whatever cannot be understood is left alone and counted: Envoy then balances it by weights.
 """
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypedDict
+from typing import TYPE_CHECKING
 
-from ext_proc import openai, session
+from ext_proc import protocols
 from ext_proc.admission.refusal import Refusal
-from ext_proc.request import RoutingRequest
-from ext_proc.trust import NOBODY
+from ext_proc.early import announced_bytes, never_half_closes
+from ext_proc.reader import Reader
+from ext_proc.tallies import Tallies
 from fleet.errors import UnreadableRequestError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
 
     from ext_proc.admission.door import Admission
+    from ext_proc.choice import Considered
     from ext_proc.decision import Decision
     from ext_proc.picker import Picker
-    from ext_proc.request import WorkloadClass
-    from ext_proc.trust import Caller, Trust
+    from ext_proc.request import RoutingRequest
+    from ext_proc.trust import Trust
     from ext_proc.waiting import Held, WaitingRoom
     from fleet.model import Fleet
     from fleet.prefix import PrefixHasher
     from fleet.settings import PickerSettings
 
-LENGTH_DIGITS_MAX = 12
-"""Of a content-length that can be true: a terabyte."""
-
-
-PROMPT_TOKENS_MAX = 1e7
-"""Of any model's context: what a content-length claims beyond it must not count as work."""
-
-
 REFUSED = "refused"
 """The outcome of a request that is answered 429."""
-
-
-class Standing(TypedDict):
-    """How urgent a request is, in the words of `RoutingRequest`."""
-
-    priority: int
-    deadline: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +47,7 @@ class Steered:
 
 
 class Steerer:
-    """Joins protocols, hashing and the picker for one fleet."""
+    """Joins the reader, the door and the waiting room in front of one picker."""
 
     def __init__(
         self,
@@ -72,88 +58,90 @@ class Steerer:
         room: WaitingRoom,
         trust: Trust | None = None,
         admission: Admission | None = None,
+        *,
+        retry_bytes: int = 8 << 20,
     ) -> None:
         """`room` is the one in front of `picker`. Without `trust` nobody's word counts, without `admission`
-        nobody is turned away."""
-        self._settings = settings
-        self._hasher = hasher
+        nobody is turned away. Envoy can retry bodies of at most `retry_bytes`."""
+        self.reader = Reader(settings, fleet, hasher, picker, trust, admission)
+        self.tallies = Tallies()
         self._picker = picker
         self._room = room
-        self._trust = trust
         self._admission = admission
-        self._candidates = {
-            cluster: (endpoints[0].model, tuple(endpoint.address for endpoint in endpoints))
-            for cluster, endpoints in fleet.clusters.items()
-            if endpoints
-        }
+        self._retry_bytes = retry_bytes
 
     def wants_body(self, method: str, path: str) -> bool:
         """Whether a request like this is decided from its body."""
-        return method == "POST" and openai.speaks(path)
+        return protocols.find(method, path) is not None
+
+    def decide_early(self, cluster: str, headers: Mapping[str, str], now: float) -> Steered | None:
+        """Decide from the headers alone, where that can be done or must be; None: `steer` wants the body.
+
+        A session's next turn is decided so (`picker.session_fast_path`) where its own endpoint is still the
+        best for it; a gRPC stream that never ends, always, by load alone.
+        """
+        if never_half_closes(headers):
+            if not self.reader.knows(cluster):
+                return Steered("unknown-cluster")
+            return self._admit(cluster, self.reader.unread(cluster, headers, now), now)
+        path = headers.get(":path", "")
+        if not (self.reader.knows(cluster) and self.wants_body(headers.get(":method", ""), path)):
+            return None
+        request = self.reader.next_turn(cluster, path, headers, now)
+        home = self._picker.home(request.session) if request is not None else None
+        if home is None or request is None:
+            return None
+        considered = self._room.consider(request, now)
+        if considered is None or considered.candidates[0].prediction.address != home:
+            return None
+        return self._admit(cluster, request, now, considered)
 
     def steer(self, cluster: str, path: str, headers: Mapping[str, str], body: bytes, now: float) -> Steered:
         """Decide one request. `cluster` is what the route chose; only its endpoints are candidates."""
-        if cluster not in self._candidates:
-            return Steered("unknown-cluster")
-        model, candidates = self._candidates[cluster]
+        protocol = protocols.find(headers.get(":method", "POST"), path)
+        if protocol is None:
+            return Steered("passed")
+        if max(announced_bytes(headers) or 0, len(body)) > self._retry_bytes:
+            self.tallies.not_retriable += 1
+        if not self.reader.knows(cluster):
+            return self._told(protocol.name, Steered("unknown-cluster"))
         try:
-            prompt = openai.parse(path, body)
+            request = self.reader.read(protocol, cluster, path, headers, body, now)
+        except UnreadableRequestError as error:
+            self.tallies.unreadable[protocol.name, error.reason] += 1
+            return self._told(protocol.name, Steered(error.reason), "unreadable")
+        return self._told(protocol.name, self._admit(cluster, request, now))
+
+    def consider(
+        self, cluster: str, path: str, headers: Mapping[str, str], body: bytes, now: float
+    ) -> Considered | Steered:
+        """Where `steer` would send the request, or why nowhere; nothing is booked and nobody turned away."""
+        protocol = protocols.find(headers.get(":method", "POST"), path)
+        if protocol is None:
+            return Steered("passed")
+        if not self.reader.knows(cluster):
+            return Steered("unknown-cluster")
+        try:
+            request = self.reader.read(protocol, cluster, path, headers, body, now)
         except UnreadableRequestError as error:
             return Steered(error.reason)
-        caller = self.caller(headers)
-        root = self._hasher.root(model, prompt.model, caller.tenant, prompt.cache_salt)
-        named = session.from_headers(headers, self._settings.session_headers, self._settings.session_cookie)
-        request = RoutingRequest(
-            candidates=candidates,
-            prompt_tokens=min(
-                PROMPT_TOKENS_MAX,
-                len(prompt.text) * _unseen(headers, body) / self._settings.bytes_per_token,
-            ),
-            blocks=self._hasher.blocks(prompt.text[: self._settings.max_hashed_bytes], root),
-            tokens_per_block=self._settings.tokens_per_block,
-            output_limit=prompt.output_tokens,
-            session=session.of_tenant(named or prompt.session, caller.tenant),
-            streamed=prompt.streamed,
-            model=prompt.model,
-            lora=self._lora(prompt.model, model, candidates),
-            workload_class=self._workload_class(headers),
-            zone=self._settings.zone,
-            tenant=caller.tenant,
-            **self._standing(model, caller, now),
-        )
-        return self._admit(model, request, now)
+        return self._room.consider(request, now) or Steered("no-endpoint")
 
-    def caller(self, headers: Mapping[str, str]) -> Caller:
-        """Whom the request is for, as far as somebody trusted says so."""
-        return NOBODY if self._trust is None else self._trust.caller(headers)
-
-    def _standing(self, model: str, caller: Caller, now: float) -> Standing:
-        if self._admission is None:
-            return {"priority": caller.priority or 0, "deadline": math.inf}
-        return {
-            "priority": self._admission.priority(model, caller),
-            "deadline": self._admission.deadline(model, caller, now),
-        }
-
-    def _admit(self, model: str, request: RoutingRequest, now: float) -> Steered:
+    def _admit(
+        self, cluster: str, request: RoutingRequest, now: float, considered: Considered | None = None
+    ) -> Steered:
         """To the waiting room, unless the request is refused before."""
-        visit = None if self._admission is None else self._admission.visit(model, request, now)
+        visit = None
+        if self._admission is not None:
+            visit = self._admission.visit(self.reader.model(cluster), request, now)
         if isinstance(visit, Refusal):
             return Steered(REFUSED, refused=visit)
-        held = self._room.arrive(request, now, visit)
+        held = self._room.arrive(request, now, visit, considered)
         return settled(held) if held.settled else Steered("held", held=held)
 
-    def _lora(self, named: str, model: str, candidates: Sequence[str]) -> str:
-        """The adapter that a request names in place of its model, or ''.
-
-        Another name may also be one more for the model itself, and then it needs nothing loaded: only what
-        engines list is an adapter.
-        """
-        return named if named != model and self._picker.knows_lora(named, candidates) else ""
-
-    def _workload_class(self, headers: Mapping[str, str]) -> WorkloadClass:
-        name = self._settings.class_header
-        return "batch" if name and headers.get(name) == "batch" else "interactive"
+    def _told(self, protocol: str, steered: Steered, outcome: str = "") -> Steered:
+        self.tallies.by_protocol[protocol, outcome or steered.outcome] += 1
+        return steered
 
 
 def settled(held: Held) -> Steered:
@@ -161,11 +149,3 @@ def settled(held: Held) -> Steered:
     if held.refused is not None:
         return Steered(REFUSED, refused=held.refused)
     return Steered("steered" if held.decision else "no-endpoint", held.decision)
-
-
-def _unseen(headers: Mapping[str, str], body: bytes) -> float:
-    """How many times longer the whole body is than the beginning of it that Envoy sent."""
-    announced = headers.get("content-length", "")
-    if not body or not (announced.isascii() and announced.isdigit()) or len(announced) > LENGTH_DIGITS_MAX:
-        return 1.0
-    return max(1.0, int(announced) / len(body))

@@ -124,10 +124,20 @@ class WaitingRoom:
         """Requests held."""
         return len(self._held)
 
-    def arrive(self, request: RoutingRequest, now: float, gate: Gate | None = None) -> Held:
-        """A new request: settled at once where an endpoint is ready, or the gate refuses; else held."""
+    def arrive(
+        self,
+        request: RoutingRequest,
+        now: float,
+        gate: Gate | None = None,
+        considered: Considered | None = None,
+    ) -> Held:
+        """A new request: settled at once where an endpoint is ready, or the gate refuses; else held.
+
+        `considered` is what `consider` has just said of it, where somebody asked.
+        """
         held = Held(request, now, gate)
-        considered = self._consider(held, self._reserved, now)
+        if considered is None:
+            considered = self._consider(held, self._reserved, now)
         refused = None
         if gate is not None and considered is not None:
             considered = self._make_room(held, gate, considered, now)
@@ -135,12 +145,16 @@ class WaitingRoom:
         if considered is None or refused is not None:
             held.settle(None, refused)
         elif not self._must_wait(considered):
-            held.settle(self._picker.place(request, considered, now))
+            held.settle(self._picker.place(held.request, considered, now))
         else:
             if len(self._held) >= self._places:
                 self._send(self._held[0], now)
             self._hold(held, considered)
         return held
+
+    def consider(self, request: RoutingRequest, now: float) -> Considered | None:
+        """Where the request would go, or wait to go, if it arrived now; nothing is booked."""
+        return self._consider(Held(request, now), self._reserved, now)
 
     def leave(self, held: Held) -> None:
         """Its client has gone."""
@@ -237,7 +251,7 @@ class WaitingRoom:
         return self.longest > 0 and considered.candidates[0].prediction.queue > FED_SECONDS
 
     def _hold(self, held: Held, considered: Considered) -> None:
-        backlog = self._seconds / len(considered.candidates)
+        backlog = self._seconds / considered.of
         yielded = YIELD + BACKLOG_YIELD * max(0.0, backlog - SHORT_BACKLOG)
         held.prefill = min(candidate.prediction.prefill for candidate in considered.candidates)
         self._number += 1

@@ -10,6 +10,7 @@ import ipaddress
 import re
 from collections import Counter
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 from pydantic_core import PydanticCustomError
 
@@ -28,6 +29,7 @@ HEADER, CLAIM, CERTIFICATE = "header:", "claim:", "certificate"
 _HOST_PORT = re.compile(r"(?:\[[0-9a-fA-F:]+\]|[A-Za-z0-9._-]+):[1-9][0-9]{0,4}")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,99}")
 _TOKEN = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,100}")  # RFC 9110, 5.6.2
+_BODY_KEY = re.compile(r"[A-Za-z0-9_-]{1,100}(\.[A-Za-z0-9_-]{1,100}){0,3}")
 _CLAIM_PATH = re.compile(r"[^.\s]{1,100}(?:\.[^.\s]{1,100}){0,9}")
 _UNIX_PATH_MAX = 107  # bytes in Linux's sockaddr_un, less the final NUL
 
@@ -84,6 +86,13 @@ def header_name(value: str) -> str:
     return value.lower()
 
 
+def body_key(value: str) -> str:
+    """Where a JSON body holds something: a name, or a few of them with dots between, outer ones first."""
+    if _BODY_KEY.fullmatch(value) is None:
+        raise ValueError("expected a key of a JSON body, as in session_id or metadata.session_id")
+    return value
+
+
 def header_name_or_none(value: str) -> str:
     """A header's name in lower case; empty for none."""
     return value and header_name(value)
@@ -113,6 +122,14 @@ def zone(value: str) -> str:
     """A zone's name, as a node's topology label gives it; empty for none."""
     if value and not is_name(value):
         raise ValueError("expected the name of a zone, as in us-east-1a, or '' for none")
+    return value
+
+
+def http_url_or_none(value: str) -> str:
+    """Where something is sent to over HTTP; empty for nowhere."""
+    parts = urlsplit(value)
+    if value and not (parts.scheme in ("http", "https") and parts.hostname and value.isprintable()):
+        raise ValueError("expected a URL, as in http://127.0.0.1:4318/v1/traces, or '' for none")
     return value
 
 

@@ -21,7 +21,7 @@ import uvloop
 
 from fleet.errors import ConfigError, KvpilotError
 from fleet.settings_file import load
-from kvpilot import sim_command
+from kvpilot import explain, sim_command
 from kvpilot.demo.phases import run_demo
 from kvpilot.demo.report import PHASES
 from kvpilot.live import Screen, show
@@ -88,6 +88,7 @@ def _parser() -> _Parser:
     up.add_argument("--order", type=_order, metavar="A,B,C", help="the demo's phases in order")
     up.add_argument("--seed", type=int, help="the demo's random seed")
     sim_command.add_to(commands)
+    explain.add_to(commands)
     return parser
 
 

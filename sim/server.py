@@ -18,17 +18,20 @@ from aiohttp import web
 from fleet import address as addresses
 from fleet.errors import ConfigError, StartError
 from fleet.settings import pool_field
-from sim import openai_api
+from sim.apis import openai
+from sim.apis.api import ApiError, Incoming, blocks
+from sim.apis.routes import APIS, READY
 from sim.backend import Backend
 from sim.capacity import Capacity, capacity
 from sim.engine import Engine, RequestTooLargeError
 from sim.exposition import CONTENT_TYPE, exposition
-from sim.openai_api import Answer, ApiError, Call
+from sim.grpc_server import KserveService, serving_grpc
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Awaitable, Callable
 
     from fleet.settings import Settings
+    from sim.apis.api import Api, Call
 
 MAX_BODY_BYTES = 64 << 20
 """Longest request body that is read; more is answered with 413."""
@@ -46,52 +49,45 @@ class EmulatedEndpoint:
 
     def __init__(self, model: str, capacity: Capacity) -> None:
         """`model`: the name that clients use."""
-        self._model = model
+        self.model = model
         self._gpu_bytes = capacity.gpu_bytes
-        self._backend = Backend(Engine(capacity))
+        self.backend = Backend(Engine(capacity))
 
     def application(self) -> web.Application:
         """The routes of this endpoint."""
         application = web.Application(client_max_size=MAX_BODY_BYTES)
-        application.add_routes(
-            [
-                web.post("/v1/chat/completions", self._chat),
-                web.post("/v1/completions", self._completions),
-                web.get("/v1/models", self._models),
-                web.get("/health", self._healthy),
-                web.get("/v2/health/ready", self._healthy),
-                web.get("/v2/health/live", self._healthy),
-                web.get("/metrics", self._metrics),
-            ]
-        )
+        application.add_routes([web.post(path, self._answering(api)) for path, api in APIS.items()])
+        application.add_routes([web.get(path, self._healthy) for path in READY])
+        application.add_routes([web.get("/v1/models", self._models), web.get("/metrics", self._metrics)])
         return application
 
-    async def _chat(self, request: web.Request) -> web.StreamResponse:
-        return await self._answer(request, chat=True)
+    def _answering(self, api: Api) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
+        async def answer(request: web.Request) -> web.StreamResponse:
+            try:
+                headers = {name.lower(): value for name, value in request.headers.items()}
+                named = request.match_info.get("model", "")
+                incoming = Incoming(await request.read(), self.model, headers, named)
+                return await self._run(request, api, api.read(incoming))
+            except ApiError as error:
+                return _json_response(api.error(error), error.status)
+            except RequestTooLargeError as error:
+                refusal = ApiError(400, str(error), None, "context_length_exceeded")
+                return _json_response(api.error(refusal), 400)
+            except web.HTTPRequestEntityTooLarge:
+                return _json_response(
+                    api.error(ApiError(413, f"the body exceeds {MAX_BODY_BYTES} bytes")), 413
+                )
 
-    async def _completions(self, request: web.Request) -> web.StreamResponse:
-        return await self._answer(request, chat=False)
+        return answer
 
-    async def _answer(self, request: web.Request, *, chat: bool) -> web.StreamResponse:
-        try:
-            call = openai_api.parse(await request.read(), chat=chat, model=self._model)
-            return await self._run(request, call)
-        except ApiError as error:
-            return _json_response(error.body(), error.status)
-        except RequestTooLargeError as error:
-            return _json_response(ApiError(400, str(error), None, "context_length_exceeded").body(), 400)
-        except web.HTTPRequestEntityTooLarge:
-            return _json_response(ApiError(413, f"the body exceeds {MAX_BODY_BYTES} bytes").body(), 413)
-
-    async def _run(self, request: web.Request, call: Call) -> web.StreamResponse:
-        answer = Answer(call, uuid4().hex, int(time.time()))
-        ticket = self._backend.submit(
-            call.prompt.tokens, call.output_tokens, answer.blocks, stream=call.stream
-        )
+    async def _run(self, request: web.Request, api: Api, call: Call) -> web.StreamResponse:
+        answer = api.answer(call, uuid4().hex, int(time.time()))
+        ticket = self.backend.submit(call.prompt.tokens, call.output_tokens, blocks(call), stream=call.stream)
         try:
             if not call.stream:
                 await ticket.more()
-                return _json_response(answer.body(ticket.cached_tokens))
+                body, headers = answer.body(ticket.cached_tokens)
+                return web.Response(body=body, headers=headers)
             response = web.StreamResponse(headers=_STREAM_HEADERS)
             await response.prepare(request)  # aiohttp writes a StreamResponse's headers at once
             sent = 0
@@ -102,16 +98,16 @@ class EmulatedEndpoint:
                 await response.write(chunk + answer.end(ticket.cached_tokens) if ticket.finished else chunk)
             return response
         finally:
-            self._backend.cancel(ticket)
+            self.backend.cancel(ticket)
 
     async def _models(self, _: web.Request) -> web.Response:
-        return _json_response(openai_api.models(self._model))
+        return _json_response(openai.models(self.model))
 
     async def _healthy(self, _: web.Request) -> web.Response:
         return web.Response()
 
     async def _metrics(self, _: web.Request) -> web.Response:
-        text = exposition(self._backend.gauges(), time.time(), self._gpu_bytes)
+        text = exposition(self.backend.gauges(), time.time(), self._gpu_bytes)
         return web.Response(body=text.encode(), headers={"Content-Type": CONTENT_TYPE})
 
 
@@ -158,6 +154,16 @@ async def serving(endpoints: dict[str, EmulatedEndpoint]) -> AsyncIterator[None]
                 group.create_task(runner.cleanup())
 
 
+def grpc_services(settings: Settings, endpoints: dict[str, EmulatedEndpoint]) -> dict[str, KserveService]:
+    """The gRPC address of each of these endpoints that has one, and what is served there."""
+    known = settings.fleet().endpoints
+    return {
+        known[address].grpc_address: KserveService(endpoint.model, endpoint.backend)
+        for address, endpoint in endpoints.items()
+        if known[address].grpc_address
+    }
+
+
 async def _listen(runner: web.AppRunner, address: str) -> None:
     host, port = addresses.split(address)
     try:
@@ -169,6 +175,6 @@ async def _listen(runner: web.AppRunner, address: str) -> None:
 async def run(settings: Settings, source: str, stop: asyncio.Event) -> None:
     """Serve every emulated endpoint of the settings until `stop` is set. Raises KvpilotError."""
     endpoints = emulated_endpoints(settings, source)
-    async with serving(endpoints):
+    async with serving(endpoints), serving_grpc(grpc_services(settings, endpoints)):
         _LOG.info("emulating %d endpoints: %s", len(endpoints), ", ".join(endpoints))
         await stop.wait()

@@ -15,10 +15,11 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from prometheus_client import generate_latest
 
 from ext_proc.admission.refusal import Refusal
+from ext_proc.health_service import EXT_PROC_SERVICE
 from ext_proc.metrics import PickerMetrics
 from ext_proc.picker import Picker
 from ext_proc.request import RoutingRequest
-from ext_proc.server import ACCESS_LOG_SERVICE, EXT_PROC_SERVICE, PickerService, serve_picker
+from ext_proc.server import ACCESS_LOG_SERVICE, PickerService, serve_picker
 from ext_proc.steer import Steerer
 from ext_proc.waiting import WaitingRoom
 from fleet.errors import StartError
@@ -88,13 +89,13 @@ async def test_explains_its_decisions_where_debugging_is_asked_for(
     served: tuple[Served, grpc.aio.Channel], caplog: pytest.LogCaptureFixture
 ) -> None:
     _, channel = served
-    with caplog.at_level("DEBUG", logger="ext_proc.server"):
+    with caplog.at_level("DEBUG", logger="ext_proc.reporter"):
         call: Any = channel.stream_stream(f"/{EXT_PROC_SERVICE}/Process")()
         await call.write(headers(path="/v1/chat/completions"))
         await call.write(body(chat("a secret")))
         while await call.read() is not grpc.aio.EOF:
             pass
-    (record,) = [record for record in caplog.records if record.name == "ext_proc.server"]
+    (record,) = [record for record in caplog.records if record.name == "ext_proc.reporter"]
     assert ADDRESS in record.message
     assert "lowest cost" in record.message
     assert "secret" not in record.message
@@ -241,7 +242,7 @@ async def test_says_in_one_line_that_an_address_cannot_be_listened_on(tmp_path: 
 
 async def test_counts_who_was_refused_by_name_only_where_the_settings_name_the_tenant() -> None:
     made = Served()
-    service = PickerService(made.steerer, made.picker, made.room, made.metrics, frozenset({"known"}))
+    service = PickerService(made.steerer, made.picker, made.room, made.metrics, tenants=frozenset({"known"}))
     for tenant in ("known", "somebody", "somebody else", ""):
         service._count_refused(Refusal("budget", 1, "llama", 0, tenant))
     assert made.metrics.shed.labels("llama", "budget", "0")._value.get() == 4

@@ -32,6 +32,12 @@ class RefusesAll:
         assert path
         return method == "POST"
 
+    def decide_early(self, cluster: str, headers: Mapping[str, str], now: float) -> Steered | None:
+        assert cluster
+        assert headers
+        assert now > 0
+        return None
+
     def steer(self, cluster: str, path: str, headers: Mapping[str, str], body: bytes, now: float) -> Steered:
         assert (cluster, path) == ("m/v", headers[":path"])
         assert body

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import aiohttp
 
+from ext_proc.admission.door import Admission
 from ext_proc.metrics import PickerMetrics
 from ext_proc.picker import Picker
 from ext_proc.server import PickerService, serve_picker
@@ -69,7 +70,8 @@ async def test_the_claims_of_a_verified_token_say_who_asks_and_headers_do_not(tm
     picker = Picker(settings.picker, settings.fleet().endpoints.values())
     room = WaitingRoom(picker, 10, 10)
     hasher = PrefixHasher(b"k", settings.picker.block_bytes)
-    steerer = Steerer(settings.picker, settings.fleet(), hasher, picker, room, Trust(settings.trust))
+    trust, admission = Trust(settings.trust), Admission(settings.admissions(), settings.tenants, picker)
+    steerer = Steerer(settings.picker, settings.fleet(), hasher, picker, room, trust, admission)
     service = PickerService(steerer, picker, room, PickerMetrics())
     port = int(settings.listen.rpartition(":")[2])
     async with (

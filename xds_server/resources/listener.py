@@ -9,6 +9,8 @@ from fleet.names import (
     CLUSTER_ATTRIBUTE,
     FIRST_BODY_FORMAT,
     FIRST_BODY_TAG,
+    GRPC_STATUS_FORMAT,
+    GRPC_STATUS_TAG,
     HOLD_SLACK_SECONDS,
     LB_NAMESPACE,
     LOG_FLUSH_SECONDS,
@@ -106,6 +108,7 @@ def _picker(settings: Settings) -> ext_proc.ExternalProcessor:
         message_timeout=seconds(settings.envoy.message_timeout_seconds),
         max_message_timeout=seconds(settings.picker.hold_seconds + HOLD_SLACK_SECONDS),
         request_attributes=[CLUSTER_ATTRIBUTE, *([SAN_ATTRIBUTE] if trust.reads_certificate else [])],
+        allow_mode_override=True,  # what is decided from the headers needs no body
         route_cache_action=ext_proc.ExternalProcessorRouteCacheAction.RETAIN,
         # Nothing of a request: what is allowed is there only in answers that refuse one.
         mutation_rules=mutation_rules.HeaderMutationRules(
@@ -145,7 +148,10 @@ def _picked_requests_log() -> accesslog.AccessLog:
                     grpc_service=grpc_to(LOG_CLUSTER),
                     transport_api_version=core.ApiVersion.V3,
                     buffer_flush_interval=seconds(LOG_FLUSH_SECONDS),
-                    custom_tags=[tracing.CustomTag(tag=FIRST_BODY_TAG, value=FIRST_BODY_FORMAT)],
+                    custom_tags=[
+                        tracing.CustomTag(tag=FIRST_BODY_TAG, value=FIRST_BODY_FORMAT),
+                        tracing.CustomTag(tag=GRPC_STATUS_TAG, value=GRPC_STATUS_FORMAT),
+                    ],
                 )
             )
         ),

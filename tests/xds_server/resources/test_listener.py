@@ -13,6 +13,8 @@ from fleet.names import (
     CLUSTER_ATTRIBUTE,
     FIRST_BODY_FORMAT,
     FIRST_BODY_TAG,
+    GRPC_STATUS_FORMAT,
+    GRPC_STATUS_TAG,
     HOLD_SLACK_SECONDS,
     LB_NAMESPACE,
     PICK_ID_KEY,
@@ -112,6 +114,10 @@ def test_the_picker_may_name_endpoints_and_its_pick_but_neither_edit_nor_reroute
     assert asked.route_cache_action == ext_proc_pb2.ExternalProcessor.RETAIN
 
 
+def test_the_picker_may_do_without_the_body() -> None:
+    assert picker().allow_mode_override
+
+
 def trusting(*tenant: str) -> Any:
     config = listener(trust={"tenant": list(tenant)}).filter_chains[0].filters[0].typed_config
     made = unpacked(config, http_connection_manager_pb2.HttpConnectionManager)
@@ -143,7 +149,10 @@ def test_log_entries_go_to_the_picker_soon_and_tell_of_the_first_body_byte() -> 
     _, config = access_log()
     assert config.grpc_service.envoy_grpc.cluster_name == LOG_CLUSTER
     assert 0 < seconds(config.buffer_flush_interval) <= 0.1
-    assert {tag.tag: tag.value for tag in config.custom_tags} == {FIRST_BODY_TAG: FIRST_BODY_FORMAT}
+    assert {tag.tag: tag.value for tag in config.custom_tags} == {
+        FIRST_BODY_TAG: FIRST_BODY_FORMAT,
+        GRPC_STATUS_TAG: GRPC_STATUS_FORMAT,
+    }
 
 
 def test_entries_come_while_an_answer_still_streams() -> None:
