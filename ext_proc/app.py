@@ -7,16 +7,20 @@ import logging
 import secrets
 from typing import TYPE_CHECKING
 
+from ext_proc import explain_page
 from ext_proc.admission.door import Admission
 from ext_proc.gateway import Gateways
 from ext_proc.health_service import HealthService
+from ext_proc.ledger_metrics import LedgerCollector
 from ext_proc.lender import Lender
 from ext_proc.loop_guard import guard_loop
 from ext_proc.metrics import PickerMetrics
 from ext_proc.picker import Picker
 from ext_proc.pools import Pools
+from ext_proc.reporter import Reporter
 from ext_proc.server import PICK_SECONDS, PickerService, serve_picker
 from ext_proc.steer import Steerer
+from ext_proc.tracing import open_tracer
 from ext_proc.trust import Trust
 from ext_proc.view import View
 from ext_proc.waiting import WaitingRoom
@@ -84,6 +88,7 @@ async def run(settings: Settings, source: str, stop: asyncio.Event) -> None:
         stale_after=settings.collect.stale_after_seconds,
         name=secrets.token_hex(8),
     )
+    LedgerCollector(picker, metrics.registry)
     room = WaitingRoom(picker, settings.picker.hold_seconds, settings.picker.held_max)
     admission = Admission(settings.admissions(), settings.tenants, picker, secrets.randbits(64))
     steerer = Steerer(
@@ -99,24 +104,35 @@ async def run(settings: Settings, source: str, stop: asyncio.Event) -> None:
     metrics.show(steerer.tallies)
     pick_seconds = min(PICK_SECONDS, HANG_SHARE * settings.envoy.message_timeout_seconds)
     watchdog = Watchdog(pick_seconds, room.longest)
+    tracer = (
+        await asyncio.to_thread(open_tracer, settings.picker.tracing) if settings.picker.tracing else None
+    )
     tenants = frozenset(tenant.name for tenant in settings.tenants.known)
+    reporter = Reporter(metrics, tracer)
     asked = settings.endpoint_picker
     gateways = Gateways(
         steerer,
         picker,
         room,
+        reporter,
         metrics,
         Pools(fleet),
         mode=asked.mode,
         body_max=settings.envoy.buffer_bytes,
         test_headers=asked.test_headers,
     )
-    service = PickerService(steerer, picker, room, metrics, watchdog, tenants, gateways)
+    service = PickerService(steerer, picker, room, metrics, watchdog, reporter, tenants, gateways)
     health = HealthService(watchdog)
     store = RedisStore(settings.redis_url)
     try:
         async with (
-            metrics_page(metrics.registry, "picker_metrics", settings.picker_metrics),
+            metrics_page(
+                metrics.registry,
+                "picker_metrics",
+                settings.picker_metrics,
+                [explain_page.route(steerer)],
+                2 * settings.envoy.buffer_bytes,  # base64, and headers
+            ),
             serve_picker(
                 service,
                 settings.picker_address,
@@ -145,3 +161,5 @@ async def run(settings: Settings, source: str, stop: asyncio.Event) -> None:
                 task.cancel()
     finally:
         await store.close()
+        if tracer is not None:
+            await asyncio.to_thread(tracer.close)

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from ext_proc.choice import Considered
     from ext_proc.events import RoutingEvent
+    from ext_proc.outcome import Outcome
     from ext_proc.request import RoutingRequest
     from fleet.model import Endpoint, Load, Rate, Traffic
     from fleet.settings import PickerSettings
@@ -98,6 +99,15 @@ class Picker:
         """The endpoint that the session was last sent to; None where it has none."""
         return self._sessions.home(session)
 
+    @property
+    def endpoints(self) -> Mapping[str, EndpointState]:
+        """Every endpoint's state by address, for those who show it; only the picker changes it."""
+        return self._endpoints
+
+    def tell(self, observer: Callable[[Outcome], None]) -> None:
+        """`observer` hears, at once, how each request ended that was decided here."""
+        self._in_flight.observer = observer
+
     def pick(self, request: RoutingRequest, now: float) -> Decision | None:
         """The best endpoints among the request's candidates; None if none of them is known."""
         considered = self.consider(request, now)
@@ -133,7 +143,7 @@ class Picker:
             prefill=best.prefill,
             replica=self.replicas.name,
         )
-        self._in_flight.place(placed, now)
+        self._in_flight.place(placed, now, best.ttft)
         return Decision(
             placed.id,
             placed.endpoints,

@@ -7,7 +7,6 @@ per request of what was measured (docs/performance.md).
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
@@ -18,6 +17,7 @@ import grpc
 
 from ext_proc import completions
 from ext_proc.health_service import EXT_PROC_SERVICE, always_serving
+from ext_proc.reporter import Reporter
 from ext_proc.stream import PickStream
 from ext_proc.waiting import DISPATCH_SECONDS
 from ext_proc.watchdog import Watchdog
@@ -34,8 +34,6 @@ if TYPE_CHECKING:
     from ext_proc.steer import Steerer
     from ext_proc.waiting import Held, WaitingRoom
     from ext_proc.watchdog import UnderWay
-
-_log = logging.getLogger(__name__)
 
 ACCESS_LOG_SERVICE = "envoy.service.accesslog.v3.AccessLogService"
 
@@ -59,16 +57,20 @@ class PickerService:
         room: WaitingRoom,
         metrics: PickerMetrics,
         watchdog: Watchdog | None = None,
+        reporter: Reporter | None = None,
         tenants: frozenset[str] = frozenset(),
         gateways: Gateways | None = None,
     ) -> None:
-        """`room` is in front of `picker`; `watchdog` is told of every pick. `tenants` are counted by their
-        names, all others together. Without `gateways` all exchanges are those of our own Envoys."""
+        """`room` is in front of `picker`; `watchdog` and `reporter` are told of every pick. `tenants` are
+        counted by their names, all others together. Without `gateways` all exchanges are those of our own
+        Envoys."""
         self._steerer = steerer
         self._picker = picker
         self._room = room
         self._metrics = metrics
         self._watchdog = watchdog or Watchdog(PICK_SECONDS, room.longest)
+        self._reporter = reporter or Reporter(metrics)
+        picker.tell(self._reporter.over)
         self._tenants = tenants
         self._gateways = gateways
         self._someone_waits = asyncio.Event()
@@ -94,7 +96,7 @@ class PickerService:
 
     async def _process_ours(self, data: Any, context: grpc.aio.ServicerContext[Any, Any]) -> None:
         stream = PickStream(self._steerer, self._room.longest)
-        picks = self._watchdog.picks
+        picks, began = self._watchdog.picks, time.monotonic()
         answered = False
         try:
             while data is not grpc.aio.EOF:
@@ -115,7 +117,7 @@ class PickerService:
             answered = True
         finally:
             self._watchdog.dropped(stream)
-            self._count(stream, answered=answered)
+            self._count(stream, began, answered=answered)
 
     async def dispatch(self) -> None:
         """Let those go who wait and whose turn has come, for ever."""
@@ -143,23 +145,19 @@ class PickerService:
             self._watchdog.holds.ended(held, time.monotonic())
         self._metrics.held_seconds.observe(time.monotonic() - held.arrived)
 
-    def _count(self, stream: PickStream, *, answered: bool) -> None:
+    def _count(self, stream: PickStream, began: float, *, answered: bool) -> None:
         """Note what became of a request; a decision that Envoy never got is taken back."""
-        self._metrics.requests.labels(stream.outcome if answered else "abandoned").inc()
-        decision = stream.decision
+        self._reporter.shown(stream, began, answered=answered)
         if stream.refused is not None:
             self.count_refused(stream.refused)
-        if stream.held is not None and not answered:
+        if answered:
+            return
+        decision = stream.decision
+        if stream.held is not None:
             self._room.leave(stream.held)
             self._watchdog.dropped(stream.held)
             decision = stream.held.decision
-        if decision is None:
-            return
-        if answered:
-            self._metrics.predicted_ttft.observe(decision.predicted_ttft)
-            if _log.isEnabledFor(logging.DEBUG):
-                _log.debug("%s", decision.explain())
-        else:
+        if decision is not None:
             self._picker.cancel(decision.id, time.monotonic())
 
     def count_refused(self, refused: Refusal) -> None:
@@ -173,7 +171,7 @@ class PickerService:
             now = time.monotonic()
             for entry in completions.read(data):
                 known = completions.apply(entry, self._picker, now)
-                self._metrics.log_entries.labels("applied" if known else "dropped").inc()
+                self._metrics.log_entries_by_result["applied" if known else "dropped"].inc()
         return b""
 
 

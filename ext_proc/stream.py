@@ -62,6 +62,16 @@ class PickStream:
         self.held: Held | None = None
         self.refused: Refusal | None = None
 
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """The request's headers by name in lower case; empty until they came."""
+        return self._headers
+
+    @property
+    def cluster(self) -> str:
+        """The cluster that the route chose; '' where Envoy did not say."""
+        return self._cluster
+
     def receive(self, data: bytes, now: float) -> bytes | None:
         """The reply to one message of Envoy's, or None where it deserves none (then it is done)."""
         try:

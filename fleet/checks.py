@@ -10,6 +10,7 @@ import ipaddress
 import re
 from collections import Counter
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 from pydantic_core import PydanticCustomError
 
@@ -121,6 +122,14 @@ def zone(value: str) -> str:
     """A zone's name, as a node's topology label gives it; empty for none."""
     if value and not is_name(value):
         raise ValueError("expected the name of a zone, as in us-east-1a, or '' for none")
+    return value
+
+
+def http_url_or_none(value: str) -> str:
+    """Where something is sent to over HTTP; empty for nowhere."""
+    parts = urlsplit(value)
+    if value and not (parts.scheme in ("http", "https") and parts.hostname and value.isprintable()):
+        raise ValueError("expected a URL, as in http://127.0.0.1:4318/v1/traces, or '' for none")
     return value
 
 

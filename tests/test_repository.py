@@ -32,7 +32,6 @@ WITHOUT_A_TEST_OF_THEIR_OWN = {
     "ext_proc/__main__.py": "entry point",
     "ext_proc/endpoint.py": "ties together what has tests; driven by those of the picker",
     "ext_proc/gateway_reply.py": "messages; parsed by the tests of the duplex stream",
-    "ext_proc/metrics.py": "a table of metrics",
     "ext_proc/placement.py": "a record",
     "ext_proc/reply.py": "messages; parsed by the tests of the stream",
     "ext_proc/request.py": "a record",

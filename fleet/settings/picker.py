@@ -6,7 +6,16 @@ from pathlib import Path
 
 from pydantic import Field
 
-from fleet.settings.section import BodyKey, CookieName, HeaderName, HeaderNameOrNone, Seconds, Section, Zone
+from fleet.settings.section import (
+    BodyKey,
+    CookieName,
+    HeaderName,
+    HeaderNameOrNone,
+    Seconds,
+    Section,
+    UrlOrNone,
+    Zone,
+)
 
 
 class PickerSettings(Section):
@@ -23,7 +32,7 @@ class PickerSettings(Section):
         description="prompt bytes hashed into blocks; the rest counts as unmatched",
     )
     max_parsed_bytes: int = Field(
-        8 << 20,
+        4 << 20,
         ge=1024,
         le=1 << 30,
         description="bytes of a body that are read, after it was unpacked; the rest counts by its length",
@@ -99,6 +108,11 @@ class PickerSettings(Section):
         "",
         description="request header, set by the gateway and never by clients, that says `batch`; all else is"
         " interactive; '' for none",
+    )
+    tracing: UrlOrNone = Field(
+        "",
+        description="OTLP endpoint that gets a span for each pick of a sampled trace, as JSON; needs"
+        " the extra `tracing`; '' for none",
     )
     zone: Zone = Field("", description="where the Envoys run that ask this picker; '' for none")
 

@@ -89,13 +89,13 @@ async def test_explains_its_decisions_where_debugging_is_asked_for(
     served: tuple[Served, grpc.aio.Channel], caplog: pytest.LogCaptureFixture
 ) -> None:
     _, channel = served
-    with caplog.at_level("DEBUG", logger="ext_proc.server"):
+    with caplog.at_level("DEBUG", logger="ext_proc.reporter"):
         call: Any = channel.stream_stream(f"/{EXT_PROC_SERVICE}/Process")()
         await call.write(headers(path="/v1/chat/completions"))
         await call.write(body(chat("a secret")))
         while await call.read() is not grpc.aio.EOF:
             pass
-    (record,) = [record for record in caplog.records if record.name == "ext_proc.server"]
+    (record,) = [record for record in caplog.records if record.name == "ext_proc.reporter"]
     assert ADDRESS in record.message
     assert "lowest cost" in record.message
     assert "secret" not in record.message
