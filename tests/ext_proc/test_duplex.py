@@ -513,13 +513,14 @@ def test_older_names_of_the_protocols_headers_are_shown_under_the_present_ones()
 
 def test_a_sessions_next_turn_is_decided_from_its_headers_here_too() -> None:
     site = Site(session_fast_path=True)
-    named = {"x_session_id": "s", "content_length": str(len(BODY))}
+    headers = request_headers(x_session_id="s", content_length=str(len(BODY)))
     first = site.stream()
-    asked(first, **named)
+    first.receive(headers, 1.0)
+    first.receive(body("request", BODY, end=True), 1.0)
     assert first.decision is not None
     first.receive(response_headers(served=first.decision.endpoints[0], end=True), 2.0)
     second = site.stream()
-    replies = second.receive(request_headers(**named), 3.0)
+    replies = second.receive(headers, 3.0)
     assert kinds(replies) == ["request_headers"]
     assert second.decision is not None
     assert second.decision.endpoints[0] == first.decision.endpoints[0]
