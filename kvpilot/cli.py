@@ -88,8 +88,8 @@ def _parser() -> _Parser:
     up.add_argument("--order", type=_order, metavar="A,B,C", help="the demo's phases in order")
     up.add_argument("--seed", type=int, help="the demo's random seed")
     sim_command.add_to(commands)
-    endpoint_picker_command.add_to(commands)
     explain.add_to(commands)
+    endpoint_picker_command.add_to(commands)
     return parser
 
 
