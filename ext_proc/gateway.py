@@ -23,7 +23,10 @@ if TYPE_CHECKING:
     from ext_proc.watchdog import UnderWay
 
 ATTEND_SECONDS = 1.0
-"""Between two looks at who is open: well below the shortest `picker.silence_seconds`."""
+"""Between two looks at who is open, at most."""
+
+SILENCE_SHARE = 0.25
+"""Of `picker.silence_seconds`: whoever is open is looked at several times before it would be given up."""
 
 Mode = Literal["auto", "always"]
 
@@ -79,10 +82,10 @@ class Gateways:
         """Whether an exchange that begins so is one with a gateway."""
         return self._mode == "always" or opening.is_duplex(first)
 
-    async def attend(self) -> None:
-        """Keep open exchanges' requests in the ledger, for ever."""
+    async def attend(self, silence: float) -> None:
+        """Keep open exchanges' requests in the ledger, for ever, where `silence` seconds give one up."""
         while True:
-            await asyncio.sleep(ATTEND_SECONDS)
+            await asyncio.sleep(min(ATTEND_SECONDS, SILENCE_SHARE * silence))
             now = time.monotonic()
             for stream in list(self._open):
                 stream.attend(now)

@@ -94,6 +94,7 @@ class Served:
     def __init__(self, addresses: list[str], *, test_headers: bool = False, **settings: Any) -> None:
         chosen = PickerSettings(**settings)
         fleet = one_pool_settings(*addresses).fleet()
+        self.silence = chosen.silence_seconds
         self.metrics = PickerMetrics()
         self.picker = Picker(chosen, fleet.endpoints.values(), seed=1)
         self.room = WaitingRoom(self.picker, chosen.hold_seconds, chosen.held_max)
@@ -119,7 +120,10 @@ class Served:
     @asynccontextmanager
     async def serving(self, address: str) -> AsyncIterator[None]:
         async with serve_picker(self.service, address, 8 << 20), asyncio.TaskGroup() as tasks:
-            running = [tasks.create_task(self.service.dispatch()), tasks.create_task(self.gateways.attend())]
+            running = [
+                tasks.create_task(self.service.dispatch()),
+                tasks.create_task(self.gateways.attend(self.silence)),
+            ]
             yield
             for task in running:
                 task.cancel()
