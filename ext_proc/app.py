@@ -69,7 +69,9 @@ async def run(settings: Settings, source: str, stop: asyncio.Event) -> None:
     try:
         async with (
             metrics_page(metrics.registry, "picker_metrics", settings.picker_metrics),
-            serve_picker(service, settings.picker_address, settings.envoy.buffer_bytes),
+            serve_picker(
+                service, settings.picker_address, settings.envoy.buffer_bytes, settings.picker.transport
+            ),
             asyncio.TaskGroup() as tasks,
         ):
             log.info("picking among %d endpoints on %s", len(fleet.endpoints), settings.picker_address)

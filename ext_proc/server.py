@@ -10,7 +10,7 @@ import asyncio
 import logging
 import time
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
@@ -21,12 +21,13 @@ from ext_proc.waiting import DISPATCH_SECONDS
 from fleet.errors import StartError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Sequence
 
     from ext_proc.metrics import PickerMetrics
     from ext_proc.picker import Picker
     from ext_proc.steer import Steerer
     from ext_proc.waiting import Held, WaitingRoom
+    from fleet.settings import Transport
 
 _log = logging.getLogger(__name__)
 
@@ -52,12 +53,7 @@ class PickerService:
 
     def handlers(self) -> tuple[grpc.GenericRpcHandler, ...]:
         """ext_proc and the access log, for a gRPC server."""
-        process: grpc.RpcMethodHandler[Any, Any] = grpc.stream_stream_rpc_method_handler(self._process)
-        log: grpc.RpcMethodHandler[Any, Any] = grpc.stream_unary_rpc_method_handler(self._stream_access_logs)
-        return (
-            grpc.method_handlers_generic_handler(EXT_PROC_SERVICE, {"Process": process}),
-            grpc.method_handlers_generic_handler(ACCESS_LOG_SERVICE, {"StreamAccessLogs": log}),
-        )
+        return generic_handlers(self._process, self._stream_access_logs)
 
     async def _process(self, _: object, context: grpc.aio.ServicerContext[Any, Any]) -> None:
         stream = PickStream(self._steerer, self._room.longest)
@@ -121,8 +117,27 @@ class PickerService:
         return b""
 
 
+def generic_handlers(process: Any, log: Any) -> tuple[grpc.GenericRpcHandler, ...]:
+    """ext_proc and the access log for a gRPC server, from what reads and writes raw bytes."""
+    processing: grpc.RpcMethodHandler[Any, Any] = grpc.stream_stream_rpc_method_handler(process)
+    logging_: grpc.RpcMethodHandler[Any, Any] = grpc.stream_unary_rpc_method_handler(log)
+    return (
+        grpc.method_handlers_generic_handler(EXT_PROC_SERVICE, {"Process": processing}),
+        grpc.method_handlers_generic_handler(ACCESS_LOG_SERVICE, {"StreamAccessLogs": logging_}),
+    )
+
+
+class Service(Protocol):
+    """What can be served: `PickerService`, or what stands in for it in a benchmark."""
+
+    def handlers(self) -> Sequence[grpc.GenericRpcHandler]:
+        """ext_proc and the access log, for a gRPC server."""
+
+
 @asynccontextmanager
-async def serve_picker(service: PickerService, address: str, largest_body: int) -> AsyncIterator[int]:
+async def serve_picker(
+    service: Service, address: str, largest_body: int, transport: Transport = "grpc"
+) -> AsyncIterator[int]:
     """Serve on `address` (`host:port` or `unix:/path`) inside the context; yields the port.
 
     `largest_body`: bytes that Envoy may send; gRPC's default of 4 MiB would fail open unseen. Raises

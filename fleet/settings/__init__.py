@@ -7,7 +7,7 @@ mistakes. Every number has a smallest and a largest value: what lies outside wou
 
 from fleet.settings.models import EmulatedSettings, ModelSettings, PoolSettings, VersionSettings
 from fleet.settings.picker import PickerSettings
-from fleet.settings.section import Section, Steering
+from fleet.settings.section import Section, Steering, Transport
 from fleet.settings.servers import CollectSettings, EnvoySettings, WeightSettings
 from fleet.settings.whole import Settings, pool_field
 
@@ -21,6 +21,7 @@ __all__ = [
     "Section",
     "Settings",
     "Steering",
+    "Transport",
     "VersionSettings",
     "WeightSettings",
     "pool_field",

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from pydantic import Field
 
-from fleet.settings.section import CookieName, HeaderName, HeaderNameOrNone, Seconds, Section, Zone
+from fleet.settings.section import CookieName, HeaderName, HeaderNameOrNone, Seconds, Section, Transport, Zone
 
 
 class PickerSettings(Section):
@@ -60,6 +60,12 @@ class PickerSettings(Section):
         " interactive; '' for none",
     )
     zone: Zone = Field("", description="where the Envoys run that ask this picker; '' for none")
+
+    transport: Transport = Field(
+        "grpc",
+        description="what carries the exchange with Envoy: `grpc`, gRPC's own server, or `http2`, one of ours"
+        " that costs less",
+    )
 
     @property
     def tokens_per_block(self) -> float:
