@@ -31,6 +31,7 @@ class Considered(NamedTuple):
 
     candidates: list[Candidate]  # at least one, best first
     why: str  # what the first of them has over the others
+    of: int  # candidates there are; of many, only the likeliest were looked at
 
 
 def order(
@@ -39,7 +40,7 @@ def order(
     """Put the best first and the others by cost, in place; why it is the best. `home` is the session's."""
     candidates.sort(key=attrgetter("cost"))
     best = candidates[0]
-    limit = best.cost + TIE_SECONDS + TIE_SHARE * best.prediction.prefill
+    limit = best.cost + tie(best)
     equals = [candidate for candidate in candidates if candidate.cost <= limit]
     if len(equals) == 1:
         return CHEAPEST
@@ -53,6 +54,11 @@ def order(
     candidates.remove(first)
     candidates.insert(0, first)
     return why
+
+
+def tie(best: Candidate) -> float:
+    """Seconds by which others may cost more than the best one and are equal to it."""
+    return TIE_SECONDS + TIE_SHARE * best.prediction.prefill
 
 
 def _load(state: EndpointState) -> float:

@@ -25,6 +25,7 @@ class EndpointState:
     """One endpoint's ledger, learned rates, health and last scrape. Clocks are the picker's own."""
 
     __slots__ = (
+        "_changed",
         "_load_at",
         "_stale_after",
         "costs",
@@ -36,6 +37,7 @@ class EndpointState:
         "load",
         "rates",
         "residency",
+        "row",
         "traffic",
         "trust",
     )
@@ -58,6 +60,16 @@ class EndpointState:
         self.trust = 1.0  # share of the matches predicted here that the engine confirmed, 0..1
         self._load_at = float("-inf")
         self._stale_after = stale_after
+        self.row = 0
+        self._changed: set[int] = set()
+
+    def watch(self, row: int, changed: set[int]) -> None:
+        """Whoever keeps a `row` for it wants to find that in `changed` when it must be written anew."""
+        self.row, self._changed = row, changed
+
+    def changed(self) -> None:
+        """Its queue, its rate or its answers are not what they were."""
+        self._changed.add(self.row)
 
     def observe(self, load: Load, now: float) -> None:
         """A scrape that was made at `now`."""

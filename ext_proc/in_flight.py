@@ -94,6 +94,7 @@ class InFlight:
         state.demand.placed(placed.work, placed.prefill, now)
         state.residency.placed(request.lora)
         state.health.picked(now)
+        state.changed()
         self._sessions.remember(request.session, address, now)
 
     def running(self, id_: str, now: float, endpoint: str, attempts: int) -> bool:
@@ -134,6 +135,7 @@ class InFlight:
             )
             state.rates.observe(placement.first_token)
             state.traffic.first_token(at - placement.sent_at)
+            state.changed()
         return True
 
     def finish(self, ended: Ended) -> bool:
@@ -185,6 +187,7 @@ class InFlight:
         kv_tokens = self._kv_tokens(request, found.uncached_tokens)
         state.ledger.place(id_, found.work, now, observable=request.streamed, kv_tokens=kv_tokens)
         state.residency.placed(request.lora)
+        state.changed()
         placement.inserted = self._index.insert(address, request.blocks)
         self._sessions.remember(request.session, address, now)
 
@@ -204,6 +207,7 @@ class InFlight:
                 if waiting in self._placements:
                     self._placements[waiting].learnable = False
         ledger.release(id_, now)
+        placement.state.changed()
 
     def _disbelieve(self, placement: Placement) -> None:
         """The request's prompt was not computed after all."""
@@ -228,6 +232,7 @@ class InFlight:
         cached = placement.cached(ended.prompt_tokens, ended.cached_tokens)
         if cached is not None:
             state.confirm_match(placement.believed_tokens, cached)
+            state.changed()
         matched = placement.matched_tokens if cached is None else cached
         state.traffic.answered(request.prompt_tokens, matched)
         first = placement.first_token

@@ -10,25 +10,23 @@ import random
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from ext_proc.choice import Considered, order
+from ext_proc.appraise import Appraiser
 from ext_proc.decision import Decision
 from ext_proc.endpoint import EndpointState
 from ext_proc.events import Began, BlocksRemoved, BlocksStored, Cancelled, Ended, Moved, Placed
 from ext_proc.in_flight import InFlight
 from ext_proc.outputs import OutputHistory
 from ext_proc.pick_id import PickIds
-from ext_proc.predict import predict
-from ext_proc.price import Pool, price
 from ext_proc.replicas import Replicas
 from ext_proc.session import SessionTable
 from fleet.cost_model import CostModel
 from fleet.index import PrefixIndex
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Mapping
 
+    from ext_proc.choice import Considered
     from ext_proc.events import RoutingEvent
-    from ext_proc.price import Candidate
     from ext_proc.request import RoutingRequest
     from fleet.model import Endpoint, Load, Rate, Traffic
     from fleet.settings import PickerSettings
@@ -69,7 +67,15 @@ class Picker:
         self._outputs = OutputHistory(settings.expected_output_tokens)
         self._in_flight = InFlight(self._endpoints, self._index, self._sessions, self._outputs)
         self.replicas = Replicas(name)
-        self._random = random.Random(seed)
+        self._appraiser = Appraiser(
+            self._endpoints,
+            self._index,
+            self._sessions,
+            self._outputs,
+            self.replicas,
+            random.Random(seed),
+            settings.endpoints_per_pick,
+        )
         self._ids = PickIds(seed)
 
     @property
@@ -99,16 +105,11 @@ class Picker:
         `reserved`: seconds of prefill, by endpoint, that are as good as placed there. `held_seconds` of
         prefill, together, belong to requests that wait to be placed.
         """
-        states = self._usable(request, now)
-        if not states:
-            return None
-        candidates = self._candidates(request, states, reserved, held_seconds, now)
-        home = self._sessions.home(request.session)
-        return Considered(candidates, order(candidates, self._endpoints, home, self._random))
+        return self._appraiser.consider(request, now, reserved, held_seconds)
 
     def place(self, request: RoutingRequest, considered: Considered, now: float) -> Decision:
         """Book the request where it was considered best."""
-        candidates, why = considered
+        candidates, why = considered.candidates, considered.why
         best = candidates[0].prediction
         placed = Placed(
             id=self._ids.next(),
@@ -211,6 +212,7 @@ class Picker:
             self._index.clear(address)  # whatever comes back has an empty cache
             state.residency.restarted()
         state.observe(load, now)
+        state.changed()
         if load.kv_tokens:
             self._index.resize(address, int(load.kv_tokens / self._settings.tokens_per_block))
 
@@ -232,6 +234,7 @@ class Picker:
         state = self._endpoints.get(address)
         if state is not None:
             state.rates.believe(prefill, certain=certain)
+            state.changed()
 
     def expire(self, now: float) -> int:
         """Give up requests that the log no longer speaks of, and idle sessions; how many requests."""
@@ -241,8 +244,7 @@ class Picker:
         for id_ in silent:
             self.cancel(id_, now)
         self._sessions.expire(now - self._settings.session_ttl_seconds)
-        for state in self._endpoints.values():
-            state.rates.settle(now)
+        self._appraiser.refresh(now)
         return len(silent)
 
     def traffic(self, at: float) -> dict[str, Traffic]:
@@ -252,36 +254,6 @@ class Picker:
     def rates(self, at: float) -> dict[str, Rate]:
         """What was learned of each endpoint that answered anything; `at` is the Unix time to put on it."""
         return {a: s.rate(at) for a, s in self._endpoints.items() if s.rates.observations}
-
-    def _usable(self, request: RoutingRequest, now: float) -> list[EndpointState]:
-        """Candidates that serve the model and are well; all of them where none is."""
-        asked = dict.fromkeys(request.candidates)
-        known = [self._endpoints[address] for address in asked if address in self._endpoints]
-        serving = [state for state in known if state.residency.serves(request.model)] or known
-        return [state for state in serving if state.usable(now)] or serving
-
-    def _candidates(
-        self,
-        request: RoutingRequest,
-        states: Sequence[EndpointState],
-        reserved: Mapping[str, float],
-        held_seconds: float,
-        now: float,
-    ) -> list[Candidate]:
-        matched = self._index.match(request.blocks, [state.endpoint.address for state in states])
-        output = self._outputs.expected(request.kind, request.output_limit)
-        predictions = []
-        for state in states:
-            state.rates.settle(now)
-            address = state.endpoint.address
-            blocks, ahead = matched.get(address, 0), reserved.get(address, 0.0)
-            predictions.append(predict(state, request, blocks, output, now, ahead))
-        pool = Pool.of(states, predictions, held_seconds, now)
-        unseen = self.replicas.unseen(pool.arrivals) * pool.service
-        elsewhere = [0.0 if self.replicas.owns(p.address) else unseen for p in predictions]
-        return price(
-            states, predictions, pool, elsewhere, request.prompt_tokens + output, request.workload_class
-        )
 
     def _follow(self, event: Placed, now: float) -> None:
         if event.replica == self.replicas.name:

@@ -66,6 +66,29 @@ class Candidate(NamedTuple):
     cost: float
 
 
+class Sums(NamedTuple):
+    """What adds up over all candidates; `predict` has brought their rates up to date."""
+
+    rate: float  # tokens of work a second that they can do
+    arrivals: float  # a second
+    seconds: float  # of prefill that arrive a second
+    work: float  # tokens that arrive a second
+    endpoints: int
+
+    @classmethod
+    def of(cls, states: Sequence[EndpointState], now: float) -> Sums:
+        """Summed at `now`."""
+        rate = arrivals = seconds = work = 0.0
+        for state in states:
+            demand = state.demand
+            demand.refresh(now)
+            rate += state.rates.prefill
+            arrivals += demand.arrivals
+            seconds += demand.arrivals * demand.service
+            work += demand.work
+        return cls(rate, arrivals, seconds, work, len(states))
+
+
 @dataclass(frozen=True, slots=True)
 class Pool:
     """The candidates together, as one queue."""
@@ -78,26 +101,12 @@ class Pool:
     endpoints: int
 
     @classmethod
-    def of(
-        cls,
-        states: Sequence[EndpointState],
-        predictions: Sequence[Prediction],
-        held_seconds: float,
-        now: float,
-    ) -> Pool:
-        """Summed over the candidates; so many seconds of prefill are held back and will go to them, too."""
-        rate = arrivals = seconds = work = 0.0
-        for state, prediction in zip(states, predictions, strict=True):
-            demand = state.demand
-            demand.refresh(now)
-            rate += prediction.rate
-            arrivals += demand.arrivals
-            seconds += demand.arrivals * demand.service
-            work += demand.work
-        shortest = min(p.prefill_wait + p.room_wait for p in predictions)
-        shortest += HELD_PRICE * held_seconds / len(predictions)
+    def of(cls, sums: Sums, shortest_wait: float, held_seconds: float) -> Pool:
+        """So many seconds of prefill are held back and will go to them, too."""
+        rate, arrivals, seconds, work, endpoints = sums
+        shortest = shortest_wait + HELD_PRICE * held_seconds / endpoints
         service = seconds / arrivals if arrivals else 0.0
-        return cls(rate, arrivals, service, min(BUSIEST, work / rate), shortest, len(predictions))
+        return cls(rate, arrivals, service, min(BUSIEST, work / rate), shortest, endpoints)
 
     @property
     def seconds_per_token(self) -> float:

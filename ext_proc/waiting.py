@@ -179,7 +179,7 @@ class WaitingRoom:
         return self.longest > 0 and considered.candidates[0].prediction.queue > FED_SECONDS
 
     def _hold(self, held: Held, considered: Considered) -> None:
-        backlog = self._seconds / len(considered.candidates)
+        backlog = self._seconds / considered.of
         yielded = YIELD + BACKLOG_YIELD * max(0.0, backlog - SHORT_BACKLOG)
         held.prefill = min(candidate.prediction.prefill for candidate in considered.candidates)
         self._number += 1

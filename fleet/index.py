@@ -12,7 +12,7 @@ equal masks are one object.
 from __future__ import annotations
 
 from array import array
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -25,6 +25,13 @@ STALE_MIN = 64
 
 TRIM_SHARE = 8
 """The log's front is cut off once an n-th of it is behind us: moving 8 n bytes per entry read is cheap."""
+
+
+class Members(NamedTuple):
+    """Some of an index's addresses, ready to be matched; good until an address is added or discarded."""
+
+    bits: dict[int, str]  # address by bit
+    together: int  # all bits
 
 
 class PrefixIndex:
@@ -55,10 +62,14 @@ class PrefixIndex:
             del self._recency[address]
             self._free_bits.append(self._bit.pop(address))
 
-    def match(self, blocks: Sequence[int], candidates: Iterable[str]) -> dict[str, int]:
-        """Leading blocks that each candidate holds; candidates that hold none are left out."""
+    def members(self, candidates: Iterable[str]) -> Members:
+        """Known addresses in the form that is matched: worth keeping where they are many."""
         bits = {self._bit[address]: address for address in candidates}
-        alive = sum(bits)  # distinct bits, so their union
+        return Members(bits, sum(bits))  # distinct bits, so their union
+
+    def match(self, blocks: Sequence[int], candidates: Iterable[str] | Members) -> dict[str, int]:
+        """Leading blocks that each candidate holds; candidates that hold none are left out."""
+        bits, alive = candidates if isinstance(candidates, Members) else self.members(candidates)
         holders_of = self._holders.get
         matched: dict[str, int] = {}
         seen = -1

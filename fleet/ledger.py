@@ -115,13 +115,21 @@ class Ledger:
         if not self.prefills:
             return 0.0
         left = self._left(now)
-        spread = UNCERTAINTY * (self._free_at - self._head_began())
-        return 0.5 * (left + math.sqrt(left * left + 0.64 * spread * spread))
+        return 0.5 * (left + math.sqrt(left * left + self._variance()))
 
     def queue_seconds(self, now: float, rate: float) -> float:
         """Time until all that is placed should be computed, by the clock alone: 0 once that is past."""
         self._bring_up(now, rate)
         return max(0.0, self._free_at - now) if self.prefills else 0.0
+
+    def outlook(self, now: float, rate: float) -> tuple[float, float]:
+        """When all that is placed should be computed, and the variance in `wait_seconds`'s formula.
+
+        As long as nothing changes and nothing is late, x there is the first less `now`. (-inf, 0) where
+        nothing is placed.
+        """
+        self._bring_up(now, rate)
+        return (self._free_at, self._variance()) if self.prefills else (-math.inf, 0.0)
 
     def _bring_up(self, now: float, rate: float) -> None:
         """Reckon for this rate, with what is over by `now`."""
@@ -143,6 +151,10 @@ class Ledger:
         expected = self._head_ends - self._head_began()
         behind = self._free_at - self._head_ends
         return max(left + late, behind * min(SLOWEST, 1 + late / expected) + 0.5 * late)
+
+    def _variance(self) -> float:
+        spread = UNCERTAINTY * (self._free_at - self._head_began())
+        return 0.64 * spread * spread
 
     def _settle(self, now: float, rate: float) -> None:
         """Count as decoding what nobody will report: answers not streamed, once their prefill is over."""
@@ -176,5 +188,5 @@ class Ledger:
 
     def _take(self, id_: str) -> None:
         prefill = self.prefills.pop(id_)
-        self.owed = self.owed - prefill.work if self.prefills else 0.0  # no rounding left behind
+        self.owed = max(0.0, self.owed - prefill.work) if self.prefills else 0.0  # no rounding left behind
         self.unobservable -= not prefill.observable

@@ -128,8 +128,9 @@ class RateLearner:
         self._take_back(first_token)
         first_token.learnable = False
 
-    def settle(self, now: float) -> None:
-        """Work out how long each prefill took, once none before it can still be unreported."""
+    def settle(self, now: float) -> bool:
+        """Work out how long each prefill took, once none before it can be unreported; whether any was."""
+        settled = False
         while self._heap and self._heap[0].at <= now - self._news_delay:
             first_token = heapq.heappop(self._heap)
             # News later than `news_delay`: its time is already in that of the one after it.
@@ -139,6 +140,8 @@ class RateLearner:
             self.busy_seconds += first_token.busy
             first_token.busy_before = self.busy_seconds
             self._count(first_token)
+            settled = True
+        return settled
 
     def _count(self, first_token: FirstToken) -> None:
         tokens = first_token.uncached

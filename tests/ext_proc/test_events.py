@@ -55,9 +55,10 @@ class Pair:
 
 def _predictions(picker: Picker, blocks: range, now: float) -> list[list[float]]:
     """What it predicts at every endpoint, without placing anything."""
-    asked = request(blocks)
-    found = picker._candidates(asked, picker._usable(asked, now), {}, 0.0, now)
-    return [list(candidate.prediction[1:]) for candidate in found]
+    considered = picker.consider(request(blocks), now)
+    assert considered is not None
+    by_address = sorted(candidate.prediction for candidate in considered.candidates)
+    return [list(prediction[1:]) for prediction in by_address]
 
 
 def test_a_replica_that_follows_the_news_knows_what_the_first_one_does() -> None:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from ext_proc.predict import predict
-from ext_proc.price import BUSIEST, UNSEEN_PRICE, Candidate, Pool, price
+from ext_proc.price import BUSIEST, UNSEEN_PRICE, Candidate, Pool, Sums, price
 from ext_proc.request import RoutingRequest
 from fleet.cost_model import CostModel
 from fleet.model import Load
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from ext_proc.endpoint import EndpointState
+    from ext_proc.predict import Prediction
     from ext_proc.request import WorkloadClass
 
 RATE = 10_000.0
@@ -35,8 +36,15 @@ def priced(
     asked = RoutingRequest((), prompt, (), 10)
     held = blocks or [0] * len(states)
     predictions = [predict(s, asked, n, 100, now) for s, n in zip(states, held, strict=True)]
-    pool = Pool.of(states, predictions, 0.0, now)
+    pool = pool_of(states, predictions, 0.0, now)
     return price(states, predictions, pool, unseen or [0.0] * len(states), prompt + 100, workload_class)
+
+
+def pool_of(
+    states: Sequence[EndpointState], predictions: Sequence[Prediction], held_seconds: float, now: float
+) -> Pool:
+    shortest = min(p.prefill_wait + p.room_wait for p in predictions)
+    return Pool.of(Sums.of(states, now), shortest, held_seconds)
 
 
 def load(state: EndpointState, utilization: float, until: float = 60.0) -> None:
@@ -74,7 +82,7 @@ def test_a_miss_is_dearer_while_others_are_held_back() -> None:
     states = two(0.4)
     asked = RoutingRequest((), 1500, (), 10)
     predictions = [predict(s, asked, 0, 100, 60.0) for s in states]
-    costs = [Pool.of(states, predictions, seconds, 60.0).seconds_per_token for seconds in (0.0, 1.0, 10.0)]
+    costs = [pool_of(states, predictions, seconds, 60.0).seconds_per_token for seconds in (0.0, 1.0, 10.0)]
     assert costs[0] < costs[1] < costs[2]
 
 
@@ -104,7 +112,7 @@ def test_work_is_dearer_while_every_endpoint_has_a_queue() -> None:
 def test_an_overload_has_a_price_that_is_finite() -> None:
     states = two(3.0)
     asked = RoutingRequest((), PROMPT, (), 10)
-    pool = Pool.of(states, [predict(s, asked, 0, 100, 60.0) for s in states], 0.0, 60.0)
+    pool = pool_of(states, [predict(s, asked, 0, 100, 60.0) for s in states], 0.0, 60.0)
     assert pool.utilization == BUSIEST
     assert pool.arrivals == pytest.approx(4, rel=0.05)
     assert pool.service == pytest.approx(1.5, rel=0.01)
