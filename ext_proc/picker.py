@@ -88,6 +88,10 @@ class Picker:
         """Distinct prefix blocks that some endpoint is believed to hold."""
         return len(self._index)
 
+    def home(self, session: str) -> str | None:
+        """The endpoint that the session was last sent to; None where it has none."""
+        return self._sessions.home(session)
+
     def pick(self, request: RoutingRequest, now: float) -> Decision | None:
         """The best endpoints among the request's candidates; None if none of them is known."""
         considered = self.consider(request, now)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import cache
 from typing import TYPE_CHECKING
 
+from envoy.extensions.filters.http.ext_proc.v3.processing_mode_pb2 import ProcessingMode
 from envoy.service.ext_proc.v3 import external_processor_pb2 as pb
 
 from fleet.names import DESTINATION_KEY, HOLD_SLACK_SECONDS, LB_NAMESPACE, PICK_ID_KEY, PICK_NAMESPACE
@@ -14,6 +15,19 @@ if TYPE_CHECKING:
 
 HEADERS_PASS: bytes = pb.ProcessingResponse(request_headers=pb.HeadersResponse()).SerializeToString()
 """Go on: the headers stay as they are."""
+
+_NOTHING_MORE = ProcessingMode(
+    response_header_mode=ProcessingMode.SKIP,  # the default would send them
+    request_body_mode=ProcessingMode.NONE,
+    response_body_mode=ProcessingMode.NONE,
+    request_trailer_mode=ProcessingMode.SKIP,
+    response_trailer_mode=ProcessingMode.SKIP,
+)
+
+HEADERS_PASS_ALL: bytes = pb.ProcessingResponse(
+    request_headers=pb.HeadersResponse(), mode_override=_NOTHING_MORE
+).SerializeToString()
+"""Go on, and neither gather the body nor send it: nothing will be decided of it."""
 
 BODY_PASS: bytes = pb.ProcessingResponse(request_body=pb.BodyResponse()).SerializeToString()
 """Go on: the body stays as it is, and no endpoint is named."""
@@ -28,9 +42,19 @@ def wait(longest: float) -> bytes:
     return data
 
 
+def headers_steered(decision: Decision) -> bytes:
+    """Go on to the decision's endpoints in order, and neither gather the body nor send it."""
+    return _steered(
+        pb.ProcessingResponse(request_headers=pb.HeadersResponse(), mode_override=_NOTHING_MORE), decision
+    )
+
+
 def body_steered(decision: Decision) -> bytes:
     """Go on with the body as it is, to the decision's endpoints in order."""
-    response = pb.ProcessingResponse(request_body=pb.BodyResponse())
+    return _steered(pb.ProcessingResponse(request_body=pb.BodyResponse()), decision)
+
+
+def _steered(response: pb.ProcessingResponse, decision: Decision) -> bytes:
     fields = response.dynamic_metadata.fields
     destination = fields[LB_NAMESPACE].struct_value.fields[DESTINATION_KEY]
     destination.string_value = ",".join(decision.endpoints)

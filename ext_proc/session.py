@@ -14,6 +14,14 @@ LENGTH_MAX = 256
 _BODY_KEYS = ("session_id", "conversation_id", "conversation", "previous_response_id", "prompt_cache_key")
 
 
+def key(tenant: str, name: str) -> str:
+    """What a session is remembered by: its name within its tenant, who is '' where nobody says; '' for none.
+
+    No tenant's name holds a line break, so no session's name can pass for another tenant's.
+    """
+    return f"{tenant}\n{name}" if name else ""
+
+
 def from_headers(headers: Mapping[str, str], names: Sequence[str], cookie: str) -> str:
     """The session that the request's headers name, or ''. Header names are lower case."""
     for name in names:

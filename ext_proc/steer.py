@@ -5,10 +5,11 @@ Whatever cannot be understood is left alone and counted: Envoy then balances it 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from ext_proc import openai, session
+from ext_proc.early import Recall, announced_bytes, never_half_closes
 from ext_proc.request import RoutingRequest
 from fleet.errors import UnreadableRequestError
 
@@ -22,10 +23,6 @@ if TYPE_CHECKING:
     from fleet.model import Fleet
     from fleet.prefix import PrefixHasher
     from fleet.settings import PickerSettings
-
-LENGTH_DIGITS_MAX = 12
-"""Of a content-length that can be true: a terabyte."""
-
 
 PROMPT_TOKENS_MAX = 1e7
 """Of any model's context: what a content-length claims beyond it must not count as work."""
@@ -59,6 +56,7 @@ class Steerer:
         self._hasher = hasher
         self._picker = picker
         self._room = room
+        self._recall = Recall(settings.sessions_max if settings.session_fast_path else 0)
         self._candidates = {
             cluster: (endpoints[0].model, tuple(endpoint.address for endpoint in endpoints))
             for cluster, endpoints in fleet.clusters.items()
@@ -68,6 +66,55 @@ class Steerer:
     def wants_body(self, method: str, path: str) -> bool:
         """Whether a request like this is decided from its body."""
         return method == "POST" and openai.speaks(path)
+
+    def decide_early(self, cluster: str, headers: Mapping[str, str], now: float) -> Steered | None:
+        """Decide from the headers alone, where that can be done or must be; None: `steer` wants the body.
+
+        A session's next turn is decided so (`picker.session_fast_path`) where its own endpoint is still the
+        best for it; a gRPC stream that never ends, always, by load alone.
+        """
+        if never_half_closes(headers):
+            return self._decide_unread(cluster, headers, now)
+        path, length = headers.get(":path", ""), announced_bytes(headers)
+        if not self._settings.session_fast_path or length is None or cluster not in self._candidates:
+            return None
+        if not self.wants_body(headers.get(":method", ""), path):
+            return None
+        named = self._session(headers)
+        home = self._picker.home(named)
+        request = self._recall.next_turn(cluster, path, named, length) if home else None
+        if home is None or request is None:
+            return None
+        request = replace(
+            request,
+            candidates=self._candidates[cluster][1],
+            prompt_tokens=min(PROMPT_TOKENS_MAX, request.prompt_tokens),
+            workload_class=self._workload_class(headers),
+        )
+        held = self._room.arrive_at(home, request, now)
+        return None if held is None else _so_far(held)
+
+    def _decide_unread(self, cluster: str, headers: Mapping[str, str], now: float) -> Steered:
+        if cluster not in self._candidates:
+            return Steered("unknown-cluster")
+        request = RoutingRequest(
+            candidates=self._candidates[cluster][1],
+            prompt_tokens=self._recall.mean_prompt_tokens(cluster),
+            blocks=(),
+            tokens_per_block=self._settings.tokens_per_block,
+            session=self._session(headers),
+            streamed=False,  # its first byte comes when the client has sent something: it times no prefill
+            workload_class=self._workload_class(headers),
+            zone=self._settings.zone,
+        )
+        return _so_far(self._room.arrive(request, now))
+
+    def _session(self, headers: Mapping[str, str]) -> str:
+        """The key of the session that the headers name, or ''."""
+        settings = self._settings
+        return session.key(
+            "", session.from_headers(headers, settings.session_headers, settings.session_cookie)
+        )
 
     def steer(self, cluster: str, path: str, headers: Mapping[str, str], body: bytes, now: float) -> Steered:
         """Decide one request. `cluster` is what the route chose; only its endpoints are candidates."""
@@ -79,25 +126,25 @@ class Steerer:
         except UnreadableRequestError as error:
             return Steered(error.reason)
         root = self._hasher.root(model, prompt.model, prompt.cache_salt)
-        named = session.from_headers(headers, self._settings.session_headers, self._settings.session_cookie)
+        unseen = _unseen(headers, body)
         request = RoutingRequest(
             candidates=candidates,
             prompt_tokens=min(
                 PROMPT_TOKENS_MAX,
-                len(prompt.text) * _unseen(headers, body) / self._settings.bytes_per_token,
+                len(prompt.text) * unseen / self._settings.bytes_per_token,
             ),
             blocks=self._hasher.blocks(prompt.text[: self._settings.max_hashed_bytes], root),
             tokens_per_block=self._settings.tokens_per_block,
             output_limit=prompt.output_tokens,
-            session=named or prompt.session,
+            session=self._session(headers) or session.key("", prompt.session),
             streamed=prompt.streamed,
             model=prompt.model,
             lora=self._lora(prompt.model, model, candidates),
             workload_class=self._workload_class(headers),
             zone=self._settings.zone,
         )
-        held = self._room.arrive(request, now)
-        return settled(held) if held.settled else Steered("held", held=held)
+        self._recall.saw(cluster, path, request, len(body) * unseen)
+        return _so_far(self._room.arrive(request, now))
 
     def _lora(self, named: str, model: str, candidates: Sequence[str]) -> str:
         """The adapter that a request names in place of its model, or ''.
@@ -117,9 +164,11 @@ def settled(held: Held) -> Steered:
     return Steered("steered" if held.decision else "no-endpoint", held.decision)
 
 
+def _so_far(held: Held) -> Steered:
+    return settled(held) if held.settled else Steered("held", held=held)
+
+
 def _unseen(headers: Mapping[str, str], body: bytes) -> float:
     """How many times longer the whole body is than the beginning of it that Envoy sent."""
-    announced = headers.get("content-length", "")
-    if not body or not (announced.isascii() and announced.isdigit()) or len(announced) > LENGTH_DIGITS_MAX:
-        return 1.0
-    return max(1.0, int(announced) / len(body))
+    announced = announced_bytes(headers)
+    return max(1.0, announced / len(body)) if body and announced is not None else 1.0

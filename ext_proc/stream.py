@@ -1,8 +1,8 @@
 """One request's ext_proc exchange, without I/O: a message in, a reply out, until it is done.
 
-Envoy sends the headers, then the body (whole, or its beginning). Each gets exactly one reply; after the
-last one the stream is done and the handler must return, since an open one stays for the whole answer. A
-request that is held gets word to wait before its reply.
+Envoy sends the headers, then the body (whole, or its beginning), unless the headers were enough to decide.
+Each gets exactly one reply; after the last one the stream is done and the handler must return, since an open
+one stays for the whole answer. A request that is held gets word to wait before its reply.
 """
 
 from __future__ import annotations
@@ -24,11 +24,18 @@ if TYPE_CHECKING:
     from ext_proc.waiting import Held
 
 
+EARLY = "steered-early"
+"""The outcome of a request that was decided from its headers."""
+
+
 class Decider(Protocol):
     """What a stream asks; `ext_proc.steer.Steerer` answers."""
 
     def wants_body(self, method: str, path: str) -> bool:
         """Whether a request like this is decided from its body."""
+
+    def decide_early(self, cluster: str, headers: Mapping[str, str], now: float) -> Steered | None:
+        """Decide one request from its headers, before its body; None where that takes the body."""
 
     def steer(self, cluster: str, path: str, headers: Mapping[str, str], body: bytes, now: float) -> Steered:
         """Decide one request."""
@@ -47,6 +54,7 @@ class PickStream:
         self._longest_hold = longest_hold
         self._headers: dict[str, str] = {}
         self._cluster = ""
+        self._early = False
         self.done = False
         self.outcome = "aborted"
         self.decision: Decision | None = None
@@ -60,12 +68,12 @@ class PickStream:
             return self._end("undecodable", None)
         kind = message.WhichOneof("request")
         if kind == "request_headers":
-            return self._on_headers(message)
+            return self._on_headers(message, now)
         if kind == "request_body":
             return self._on_body(message.request_body.body, now)
         return self._end("unexpected", None)
 
-    def _on_headers(self, message: pb.ProcessingRequest) -> bytes | None:
+    def _on_headers(self, message: pb.ProcessingRequest, now: float) -> bytes | None:
         headers = message.request_headers
         # Envoy fills raw_value; value is for senders older than that.
         self._headers = {
@@ -73,28 +81,38 @@ class PickStream:
             for h in headers.headers.headers
         }
         self._cluster = _cluster(message)
-        method, path = self._headers.get(":method", ""), self._headers.get(":path", "")
-        if headers.end_of_stream or not self._decider.wants_body(method, path):
+        if headers.end_of_stream:
             return self._end("passed", reply.HEADERS_PASS)
+        steered = self._decider.decide_early(self._cluster, self._headers, now)
+        if steered is not None:
+            self._early = True
+            return self._take(steered)
+        method, path = self._headers.get(":method", ""), self._headers.get(":path", "")
+        if not self._decider.wants_body(method, path):
+            return self._end("passed", reply.HEADERS_PASS_ALL)
         return reply.HEADERS_PASS
 
     def _on_body(self, body: bytes, now: float) -> bytes | None:
         path = self._headers.get(":path", "")
-        steered = self._decider.steer(self._cluster, path, self._headers, body, now)
+        return self._take(self._decider.steer(self._cluster, path, self._headers, body, now))
+
+    def _take(self, steered: Steered) -> bytes | None:
         if steered.held is not None:
             self.held = steered.held
             return reply.wait(self._longest_hold)
         return self._reply(steered)
 
     def go(self, held: Held) -> bytes | None:
-        """The reply to the body, once the request that was held is settled."""
+        """The reply to the last message, once the request that was held is settled."""
         return self._reply(settled(held))
 
     def _reply(self, steered: Steered) -> bytes | None:
-        self.decision = steered.decision
-        if steered.decision is None:
-            return self._end(steered.outcome, reply.BODY_PASS)
-        return self._end(steered.outcome, reply.body_steered(steered.decision))
+        decision = self.decision = steered.decision
+        if self._early:
+            answer = reply.HEADERS_PASS_ALL if decision is None else reply.headers_steered(decision)
+            return self._end(EARLY if decision is not None else steered.outcome, answer)
+        answer = reply.BODY_PASS if decision is None else reply.body_steered(decision)
+        return self._end(steered.outcome, answer)
 
     def _end(self, outcome: str, answer: bytes | None) -> bytes | None:
         self.done = True

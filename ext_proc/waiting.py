@@ -100,16 +100,27 @@ class WaitingRoom:
     def arrive(self, request: RoutingRequest, now: float) -> Held:
         """A new request: settled at once where an endpoint is ready for it, else held."""
         held = Held(request, now)
+        self._admit(held, self._consider(held, self._reserved, now), now)
+        return held
+
+    def arrive_at(self, home: str, request: RoutingRequest, now: float) -> Held | None:
+        """A new request, if it would go to `home`; else None, and nothing has happened."""
+        held = Held(request, now)
         considered = self._consider(held, self._reserved, now)
+        if considered is None or considered.candidates[0].prediction.address != home:
+            return None
+        self._admit(held, considered, now)
+        return held
+
+    def _admit(self, held: Held, considered: Considered | None, now: float) -> None:
         if considered is None:
             held.settle(None)
         elif not self._must_wait(considered):
-            held.settle(self._picker.place(request, considered, now))
+            held.settle(self._picker.place(held.request, considered, now))
         else:
             if len(self._held) >= self._places:
                 self._send(self._held[0], now)
             self._hold(held, considered)
-        return held
 
     def leave(self, held: Held) -> None:
         """Its client has gone."""

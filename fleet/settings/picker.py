@@ -54,6 +54,11 @@ class PickerSettings(Section):
     session_cookie: CookieName = Field(
         "kvpilot_session", description="cookie that names a session; '' for none"
     )
+    session_fast_path: bool = Field(
+        False,
+        description="decide a session's next turn from its headers where its endpoint is still the best:"
+        " Envoy then sends no body, and what the turn adds is priced by its length",
+    )
     class_header: HeaderNameOrNone = Field(
         "",
         description="request header, set by the gateway and never by clients, that says `batch`; all else is"

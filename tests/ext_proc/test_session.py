@@ -55,3 +55,9 @@ def test_remembers_where_the_latest_sessions_live_and_forgets_the_longest_idle()
     assert homes == {"a": "endpoint-3", "b": None, "c": "endpoint-2", "d": "endpoint-9"}
     table.expire(before=3.0)
     assert (table.home("a"), table.home("c"), table.home("d")) == (None, None, "endpoint-9")
+
+
+def test_a_session_is_its_tenants_own() -> None:
+    assert session.key("a", "s") != session.key("b", "s")
+    assert session.key("", "a\ns") != session.key("a", "s")
+    assert session.key("a", "") == ""

@@ -2,19 +2,16 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 import pytest
 
 from ext_proc.picker import Picker
+from ext_proc.request import RoutingRequest
 from ext_proc.steer import Steerer
 from ext_proc.waiting import WaitingRoom
-from fleet.model import Endpoint, Fleet, Hardware, Model, Version
+from fleet.model import Endpoint, Fleet, Hardware, Load, Model, Version
 from fleet.prefix import PrefixHasher
 from fleet.settings import PickerSettings
-
-if TYPE_CHECKING:
-    from ext_proc.request import RoutingRequest
 
 SETTINGS = PickerSettings(max_hashed_bytes=4096)
 
@@ -190,3 +187,110 @@ def test_passes_on_the_clients_limit_and_the_model_it_named(steerer: Steerer) ->
     asked = placed_by(steerer, chat("hi", model="llama", max_tokens=77))
     assert (asked.output_limit, asked.model) == (77, "llama")
     assert placed_by(steerer, chat("hi")).output_limit is None
+
+
+FAST = PickerSettings(session_fast_path=True)
+
+
+def asked_for(body: bytes, session: str = "s", **more: str) -> dict[str, str]:
+    sent = {":method": "POST", ":path": CHAT, "content-length": str(len(body)), **more}
+    return sent | ({"x-session-id": session} if session else {})
+
+
+def fast_steerer(settings: PickerSettings = FAST) -> tuple[Steerer, Picker]:
+    picker = Picker(settings, FLEET.endpoints.values())
+    return make_steerer(picker, settings), picker
+
+
+def test_a_sessions_next_turn_goes_home_by_its_headers_alone() -> None:
+    steerer, picker = fast_steerer()
+    first_body = chat("word " * 2000)
+    first = steerer.steer("llama/stable", CHAT, asked_for(first_body), first_body, 0.0).decision
+    assert first is not None
+    picker.finish(first.id, 1.0, endpoint=first.endpoints[0])
+    longer = chat("word " * 2400)
+    early = steerer.decide_early("llama/stable", asked_for(longer), 2.0)
+    assert early is not None
+    assert early.decision is not None
+    assert early.decision.endpoints[0] == first.endpoints[0]
+    # It owes what was added, and the next turn finds that there, too.
+    added = 400 * 5 / FAST.bytes_per_token
+    assert early.decision.placed.uncached_tokens == pytest.approx(added, rel=0.15)
+    picker.finish(early.decision.id, 3.0, endpoint=first.endpoints[0])
+    again = steerer.decide_early("llama/stable", asked_for(longer), 4.0)
+    assert again is not None
+    assert again.decision is not None
+    assert again.decision.placed.uncached_tokens < 2 * FAST.tokens_per_block
+
+
+@pytest.mark.parametrize(
+    ("headers", "why"),
+    [
+        (asked_for(b"x" * 20_000, session="other"), "another session"),
+        (asked_for(b"x" * 20_000, session=""), "no session"),
+        (asked_for(b"x" * 5_000), "something new: a shorter body"),
+        (asked_for(b"x" * 50_000), "too much was added"),
+        ({":method": "POST", ":path": CHAT, "x-session-id": "s"}, "no length"),
+        (asked_for(b"x" * 20_000, **{":path": "/v1/models"}), "a path that is not steered"),
+        (asked_for(b"x" * 20_000, **{":method": "PUT"}), "a method that is not steered"),
+    ],
+)
+def test_reads_what_it_cannot_know_from_the_headers(headers: dict[str, str], why: str) -> None:
+    steerer, picker = fast_steerer()
+    body = chat("word " * 2000)
+    steerer.steer("llama/stable", CHAT, asked_for(body), body, 0.0)
+    before = picker.in_flight
+    assert steerer.decide_early("llama/stable", headers, 1.0) is None, why
+    assert steerer.decide_early("llama/canary", asked_for(body), 1.0) is None
+    assert steerer.decide_early("nowhere", asked_for(body), 1.0) is None
+    assert picker.in_flight == before
+
+
+def test_reads_every_turn_where_the_fast_path_is_off(steerer: Steerer) -> None:
+    body = chat("word " * 2000)
+    steerer.steer("llama/stable", CHAT, asked_for(body), body, 0.0)
+    assert steerer.decide_early("llama/stable", asked_for(body), 1.0) is None
+
+
+def test_a_session_is_no_chain_to_an_endpoint_that_is_slow_or_down() -> None:
+    body = chat("word " * 2000)
+    for trouble in ("busy", "down", "idle"):
+        steerer, picker = fast_steerer()
+        first = steerer.steer("llama/stable", CHAT, asked_for(body), body, 0.0).decision
+        assert first is not None
+        home = first.endpoints[0]
+        picker.finish(first.id, 1.0, endpoint=home)
+        if trouble == "busy":
+            steered = steerer.steer("llama/stable", CHAT, asked_for(body), chat("word " * 2000), 1.5)
+            assert steered.decision is not None
+            huge = RoutingRequest((home,), 1_000_000, (), 64)
+            assert picker.pick(huge, 1.5) is not None
+        if trouble == "down":
+            picker.observe(home, Load(at=0.0, ready=False), 1.5)
+        early = steerer.decide_early("llama/stable", asked_for(body), 2.0)
+        assert (early is None) == (trouble != "idle"), trouble
+
+
+def test_a_grpc_stream_that_never_ends_is_decided_by_load_alone(steerer: Steerer) -> None:
+    stream = {
+        ":method": "POST",
+        ":path": "/inference.GRPCInferenceService/ModelStreamInfer",
+        "content-type": "application/grpc",
+    }
+    chosen = set()
+    for n in range(4):
+        early = steerer.decide_early("llama/stable", stream, float(n) / 1000)
+        assert early is not None
+        assert early.decision is not None
+        chosen.add(early.decision.endpoints[0])
+        assert not early.decision.placed.request.streamed  # its first byte times no prefill
+    assert len(chosen) == 4
+    unknown = steerer.decide_early("nowhere", stream, 1.0)
+    assert unknown is not None
+    assert unknown.outcome == "unknown-cluster"
+
+
+def test_a_sessions_key_names_its_tenant(steerer: Steerer) -> None:
+    assert placed_by(steerer, chat("hi"), {"x-session-id": "a"}).session == "\na"
+    assert placed_by(steerer, chat("hi", session_id="b")).session == "\nb"
+    assert placed_by(steerer, chat("hi")).session == ""

@@ -27,12 +27,17 @@ DECISION = Decision("id-1", ENDPOINTS, 0.1, 0.0, (), "the lowest cost", PLACED)
 class RecordingDecider:
     """Wants POST /chat, decides everything, and remembers what it was asked."""
 
-    def __init__(self, answer: Steered) -> None:
+    def __init__(self, answer: Steered, early: Steered | None = None) -> None:
         self.answer = answer
+        self.early = early
         self.asked: list[tuple[str, str, dict[str, str], bytes, float]] = []
 
     def wants_body(self, method: str, path: str) -> bool:
         return (method, path) == ("POST", "/chat")
+
+    def decide_early(self, cluster: str, headers: Mapping[str, str], now: float) -> Steered | None:
+        assert (cluster, headers["x-session-id"], now) == ("llama/stable", "s", 1.0)
+        return self.early
 
     def steer(self, cluster: str, path: str, headers: Mapping[str, str], body: bytes, now: float) -> Steered:
         self.asked.append((cluster, path, dict(headers), body, now))
@@ -105,6 +110,51 @@ def test_lets_a_request_pass_that_nothing_can_be_decided_of() -> None:
     assert answer.WhichOneof("response") == "request_body"
     assert not answer.HasField("dynamic_metadata")
     assert (stream.done, stream.outcome) == (True, "not-json")
+
+
+def assert_no_body_is_sent(answer: pb.ProcessingResponse) -> None:
+    assert answer.WhichOneof("response") == "request_headers"
+    mode = answer.mode_override
+    assert answer.HasField("mode_override")
+    assert (mode.request_body_mode, mode.response_body_mode) == (mode.NONE, mode.NONE)
+    # Their default would be to send them, to a stream that is over.
+    assert (mode.response_header_mode, mode.response_trailer_mode) == (mode.SKIP, mode.SKIP)
+
+
+def test_what_the_headers_decide_is_answered_at_once_and_wants_no_body() -> None:
+    decider = RecordingDecider(Steered("not-json"), early=Steered("steered", DECISION))
+    stream = PickStream(decider, LONGEST_HOLD)
+    answer = reply(stream.receive(headers(), 1.0))
+    assert_no_body_is_sent(answer)
+    assert answer.dynamic_metadata["envoy.lb"]["x-gateway-destination-endpoint"] == "10.0.0.1:80,10.0.0.2:80"
+    assert answer.dynamic_metadata["kvpilot"]["pick_id"] == "id-1"
+    assert (stream.done, stream.outcome, stream.decision) == (True, "steered-early", DECISION)
+    assert not decider.asked
+
+
+def test_what_the_headers_decide_may_be_held_as_well() -> None:
+    held = Held(PLACED.request, arrived=1.0)
+    stream = PickStream(RecordingDecider(Steered("?"), early=Steered("held", held=held)), LONGEST_HOLD)
+    assert reply(stream.receive(headers(), 1.0)).HasField("override_message_timeout")
+    assert (stream.done, stream.held) == (False, held)
+    held.settle(DECISION)
+    assert_no_body_is_sent(reply(stream.go(held)))
+    assert (stream.done, stream.outcome) == (True, "steered-early")
+
+
+def test_what_the_headers_say_is_hopeless_passes_without_its_body() -> None:
+    stream = PickStream(
+        RecordingDecider(Steered("steered", DECISION), early=Steered("unknown-cluster")), LONGEST_HOLD
+    )
+    answer = reply(stream.receive(headers(), 1.0))
+    assert_no_body_is_sent(answer)
+    assert not answer.HasField("dynamic_metadata")
+    assert (stream.done, stream.outcome, stream.decision) == (True, "unknown-cluster", None)
+
+
+def test_what_is_not_read_is_not_gathered_either() -> None:
+    stream = PickStream(RecordingDecider(Steered("steered", DECISION)), LONGEST_HOLD)
+    assert_no_body_is_sent(reply(stream.receive(headers(path="/other"), 1.0)))
 
 
 def test_is_done_after_the_headers_of_what_it_does_not_read() -> None:

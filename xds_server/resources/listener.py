@@ -101,6 +101,7 @@ def _picker(settings: Settings) -> ext_proc.ExternalProcessor:
         message_timeout=seconds(settings.envoy.message_timeout_seconds),
         max_message_timeout=seconds(settings.picker.hold_seconds + HOLD_SLACK_SECONDS),
         request_attributes=[CLUSTER_ATTRIBUTE],
+        allow_mode_override=True,  # what is decided from the headers needs no body
         route_cache_action=ext_proc.ExternalProcessorRouteCacheAction.RETAIN,
         mutation_rules=mutation_rules.HeaderMutationRules(disallow_all=True),
         metadata_options=ext_proc.MetadataOptions(

@@ -105,6 +105,10 @@ def test_the_picker_may_name_endpoints_and_its_pick_but_neither_edit_nor_reroute
     assert asked.route_cache_action == ext_proc_pb2.ExternalProcessor.RETAIN
 
 
+def test_the_picker_may_do_without_the_body() -> None:
+    assert picker().allow_mode_override
+
+
 def test_only_requests_that_carry_a_pick_id_are_logged() -> None:
     condition, _ = access_log()
     assert condition.matcher.filter == PICK_NAMESPACE
