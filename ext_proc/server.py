@@ -16,6 +16,7 @@ import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from ext_proc import completions
+from ext_proc.http2.server import Http2Server
 from ext_proc.stream import PickStream
 from ext_proc.waiting import DISPATCH_SECONDS
 from fleet.errors import StartError
@@ -127,6 +128,16 @@ def generic_handlers(process: Any, log: Any) -> tuple[grpc.GenericRpcHandler, ..
     )
 
 
+def _grpc_server(largest_message: int) -> grpc.aio.Server:
+    return grpc.aio.server(
+        options=[
+            ("grpc.max_receive_message_length", largest_message),
+            ("grpc.so_reuseport", 0),
+            ("grpc.http2.max_ping_strikes", 0),  # Envoy pings every second: so it notices a frozen picker
+        ]
+    )
+
+
 class Service(Protocol):
     """What can be served: `PickerService`, or what stands in for it in a benchmark."""
 
@@ -145,13 +156,7 @@ async def serve_picker(
     """
     # A body may overshoot Envoy's buffer limit by what one read brought.
     largest_message = 2 * largest_body + MESSAGE_OVERHEAD_BYTES
-    server = grpc.aio.server(
-        options=[
-            ("grpc.max_receive_message_length", largest_message),
-            ("grpc.so_reuseport", 0),
-            ("grpc.http2.max_ping_strikes", 0),  # Envoy pings every second: so it notices a frozen picker
-        ]
-    )
+    server = Http2Server(largest_message) if transport == "http2" else _grpc_server(largest_message)
     server.add_generic_rpc_handlers(service.handlers())
     checks = health.aio.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(checks, server)

@@ -15,8 +15,8 @@ LARGEST_PROMPT = 8 << 20
 LARGEST_FLEET = 10_000
 
 MODES = ("buffered", "session")
-"""`buffered`: Envoy sends the headers, then the body (BUFFERED_PARTIAL). `session`: a request whose session is
-known is decided in the header phase, and its body is not sent."""
+"""`buffered`: Envoy sends the headers, then the body (BUFFERED_PARTIAL). `session`: a request whose session
+is known is decided in the header phase, and its body is not sent."""
 
 TRANSPORTS = ("grpc", "http2")
 """What carries the exchange in the picker's process."""

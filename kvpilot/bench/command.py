@@ -36,20 +36,21 @@ _SLICE_SECONDS = 0.5
 
 _LARGEST_ROUNDS, _LONGEST_SECONDS = 100, 600.0
 _COLUMNS = (
-    ("prompt", "prompt_bytes"),
-    ("endpoints", "endpoints"),
-    ("mode", "mode"),
-    ("transport", "transport"),
-    ("req/s", "rps"),
-    ("picker µs", "picker_cpu_us_per_request"),
-    ("echo µs", "echo_cpu_us_per_request"),
-    ("vs echo", "vs_echo"),
-    ("Envoy µs", "envoy_cpu_us_per_request"),
-    ("added p50 ms", "added_p50_ms"),
-    ("p95", "added_p95_ms"),
-    ("p99", "added_p99_ms"),
-    ("RSS MB", "rss_mb"),
+    ("bytes", "prompt_bytes", 0),
+    ("ends", "endpoints", 0),
+    ("mode", "mode", 0),
+    ("by", "transport", 0),
+    ("req/s", "rps", 0),
+    ("picker", "picker_cpu_us_per_request", 0),
+    ("echo", "echo_cpu_us_per_request", 0),
+    ("ratio", "vs_echo", 2),
+    ("Envoy", "envoy_cpu_us_per_request", 0),
+    ("p50", "added_p50_ms", 2),
+    ("p95", "added_p95_ms", 2),
+    ("p99", "added_p99_ms", 2),
+    ("MB", "rss_mb", 0),
 )
+"""Heading, figure and decimals. CPU in microseconds a request, added latency in ms."""
 
 
 def add_to(
@@ -128,14 +129,18 @@ async def _round(mesh: BenchSite, prompt_bytes: int, seconds: float, *, picker_f
 
 
 def _table(rows: list[dict[str, Any]]) -> Table:
-    table = Table(box=box.SIMPLE_HEAD)
-    for heading, _ in _COLUMNS:
+    table = Table(
+        box=box.SIMPLE_HEAD, caption="picker, echo, Envoy: µs of CPU a request; p50 to p99: ms added"
+    )
+    for heading, _, _ in _COLUMNS:
         table.add_column(heading, justify="right", no_wrap=True)
     for row in rows:
-        table.add_row(
-            *(f"{row[key]:g}" if isinstance(row[key], float) else str(row[key]) for _, key in _COLUMNS)
-        )
+        table.add_row(*(_text(row[key], decimals) for _, key, decimals in _COLUMNS))
     return table
+
+
+def _text(value: float | str, decimals: int) -> str:
+    return value if isinstance(value, str) else f"{value:.{decimals}f}"
 
 
 def _say(text: str) -> None:

@@ -102,7 +102,7 @@ class BenchSite:
         return {
             "rss_mb": resident_mb(self._pid("picker")),
             "known_blocks": float(blocks[1]) if blocks else 0.0,
-            "steered_share": counts.get("steered", 0.0) / max(1.0, sum(counts.values())),
+            "steered_share": _steered(counts) / max(1.0, sum(counts.values())),
         }
 
     @property
@@ -208,6 +208,10 @@ class BenchSite:
             env=programs.environment(),
         )
         stack.push_async_callback(_end, self._load)
+
+
+def _steered(counts: dict[str, float]) -> float:
+    return sum(count for outcome, count in counts.items() if outcome.startswith("steered"))
 
 
 async def _answers(store: RedisStore) -> bool:

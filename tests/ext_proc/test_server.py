@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
 
+    from fleet.settings import Transport
+
 ENDPOINT = Endpoint(ADDRESS, "llama", "stable", "p", Hardware("H100-80GB"))
 FLEET = Fleet((Model("llama", (Version("stable", 100, (ENDPOINT,)),)),))
 LARGEST = 6 << 20
@@ -49,12 +51,12 @@ class Served:
         return float(self.metrics.requests.labels(outcome)._value.get())
 
 
-@pytest.fixture
-async def served() -> AsyncIterator[tuple[Served, grpc.aio.Channel]]:
+@pytest.fixture(params=["grpc", "http2"])
+async def served(request: pytest.FixtureRequest) -> AsyncIterator[tuple[Served, grpc.aio.Channel]]:
     made = Served()
     options = [("grpc.max_send_message_length", -1)]
     async with (
-        serve_picker(made.service, "127.0.0.1:0", LARGEST) as port,
+        serve_picker(made.service, "127.0.0.1:0", LARGEST, request.param) as port,
         grpc.aio.insecure_channel(f"127.0.0.1:{port}", options=options) as channel,
         asyncio.TaskGroup() as tasks,
     ):
@@ -231,7 +233,10 @@ async def test_answers_health_checks_until_it_stops(served: tuple[Served, grpc.a
         assert answer.status == health_pb2.HealthCheckResponse.SERVING
 
 
-async def test_says_in_one_line_that_an_address_cannot_be_listened_on(tmp_path: Path) -> None:
+@pytest.mark.parametrize("transport", ["grpc", "http2"])
+async def test_says_in_one_line_that_an_address_cannot_be_listened_on(
+    tmp_path: Path, transport: Transport
+) -> None:
     with pytest.raises(StartError, match=r"picker_address unix:.*cannot listen"):
-        async with serve_picker(Served().service, f"unix:{tmp_path}/absent/picker.sock", LARGEST):
+        async with serve_picker(Served().service, f"unix:{tmp_path}/absent/picker.sock", LARGEST, transport):
             pass
