@@ -95,9 +95,12 @@ class Connection:
     def take(self, stream: Stream) -> bytes:
         """The next message of a call that has one; room for as much more is granted in time."""
         message = stream.messages.popleft()
-        if not stream.ended and stream.receive_window < self._stream_window // 2 and not stream.messages:
-            self.out += frames.window_update(stream.number, self._stream_window - stream.receive_window)
-            stream.receive_window = self._stream_window
+        if not stream.ended and not stream.messages:
+            room = stream.receive_window + stream.unread_bytes
+            if room < self._stream_window - _GRANT_BYTES // 2:  # the next message may be of the largest
+                grant = self._stream_window - room
+                self.out += frames.window_update(stream.number, grant)
+                stream.receive_window += grant
         return message
 
     def write(self, stream: Stream, message: bytes) -> None:
@@ -131,14 +134,17 @@ class Connection:
 
     def _pump(self, stream: Stream) -> None:
         """Send what the windows allow, and the end after all of it."""
-        while stream.pending:
-            size = min(len(stream.pending), frames.LARGEST_PAYLOAD, stream.send_window, self._send_window)
+        at, end = 0, len(stream.pending)
+        while at < end:
+            size = min(end - at, frames.LARGEST_PAYLOAD, stream.send_window, self._send_window)
             if size <= 0:
+                stream.pending = stream.pending[at:]
                 return
-            self.out += frames.frame(Kind.DATA, 0, stream.number, stream.pending[:size])
-            stream.pending = stream.pending[size:]
+            self.out += frames.frame(Kind.DATA, 0, stream.number, stream.pending[at : at + size])
+            at += size
             stream.send_window -= size
             self._send_window -= size
+        stream.pending = b""
         if stream.closing is not None:
             flags = Flag.END_HEADERS | Flag.END_STREAM
             self.out += frames.frame(Kind.HEADERS, flags, stream.number, stream.closing)

@@ -221,6 +221,11 @@ class Http2Server:
             create = loop.create_unix_server if listening.family == socket.AF_UNIX else loop.create_server
             self._servers.append(await create(lambda: _Peer(self), sock=listening, backlog=_BACKLOG))
 
+    def close(self) -> None:
+        """Give the addresses back; for a server that does not start."""
+        for listening in self._sockets:
+            listening.close()
+
     async def stop(self, grace: float | None) -> None:
         """Take no new calls, give those that run `grace` seconds, and end the others."""
         for server in self._servers:

@@ -38,6 +38,11 @@ class Stream:
         self.send_window = send_window
         self._unread = bytearray()  # of a message that is not whole yet
 
+    @property
+    def unread_bytes(self) -> int:
+        """Received, of a message that is not whole yet."""
+        return len(self._unread)
+
     def feed(self, data: bytes, largest: int) -> int:
         """Take bytes of the body. A gRPC status other than 0 where they are no message that we take."""
         if not self._unread and len(data) >= _MESSAGE_HEAD and not data[0]:
