@@ -1,7 +1,7 @@
 """The picker: for each request that Envoy shows it, the endpoint of the chosen cluster that answers first.
 
 Contract: imports `fleet`, never `xds_server`. Requests are decided from memory; no request waits for
-Redis. `request`, `openai`, `session`, `endpoint`, `predict`, `health`, `traffic`, `picker` and `steer` are
+Redis. `request`, `protocols`, `session`, `endpoint`, `predict`, `health`, `traffic`, `picker` and `steer` are
 plain synchronous code. Envoy's messages stop at `stream`, `reply` and `completions`; gRPC stops at `server`
 and `app`. Prompt text is hashed and dropped: it is never stored or logged.
 """

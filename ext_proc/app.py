@@ -7,12 +7,15 @@ import logging
 import secrets
 from typing import TYPE_CHECKING
 
+from ext_proc.health_service import HealthService
+from ext_proc.loop_guard import guard_loop
 from ext_proc.metrics import PickerMetrics
 from ext_proc.picker import Picker
-from ext_proc.server import PickerService, serve_picker
+from ext_proc.server import PICK_SECONDS, PickerService, serve_picker
 from ext_proc.steer import Steerer
 from ext_proc.view import View
 from ext_proc.waiting import WaitingRoom
+from ext_proc.watchdog import HANG_SHARE, Watchdog
 from fleet.errors import ConfigError
 from fleet.names import LOG_FLUSH_SECONDS
 from fleet.outage import StoreOutage
@@ -25,6 +28,10 @@ if TYPE_CHECKING:
 
 NEWS_WAY_SECONDS = 0.05
 """What a log entry's way from Envoy to the picker takes on a busy machine, once it was sent."""
+
+FIRST_STATE_SECONDS = 2.0
+"""A picker that starts while the store is away serves after this all the same, with the settings' fleet and
+what its own requests teach it: better than weights that nobody keeps up to date."""
 
 log = logging.getLogger(__name__)
 
@@ -48,6 +55,16 @@ def read_key(settings: Settings, source: str) -> bytes:
     return key
 
 
+async def become_ready(watchdog: Watchdog, view: View, seconds: float) -> None:
+    """The picker is ready once the fleet's state was read, or after so many `seconds` without it."""
+    try:
+        async with asyncio.timeout(seconds):
+            await view.read.wait()
+    except TimeoutError:
+        log.warning("no fleet state in %g s: serving with the settings' endpoints alone", seconds)
+    watchdog.ready = True
+
+
 async def run(settings: Settings, source: str, stop: asyncio.Event) -> None:
     """Serve until `stop` is set. `source` names the settings file in errors. Raises KvpilotError."""
     key = await asyncio.to_thread(read_key, settings, source)
@@ -63,14 +80,23 @@ async def run(settings: Settings, source: str, stop: asyncio.Event) -> None:
         name=secrets.token_hex(8),
     )
     room = WaitingRoom(picker, settings.picker.hold_seconds, settings.picker.held_max)
-    steerer = Steerer(settings.picker, fleet, PrefixHasher(key, settings.picker.block_bytes), picker, room)
-    service = PickerService(steerer, picker, room, metrics)
+    hasher = PrefixHasher(key, settings.picker.block_bytes)
+    steerer = Steerer(settings.picker, fleet, hasher, picker, room, settings.envoy.buffer_bytes)
+    metrics.show(steerer.tallies)
+    pick_seconds = min(PICK_SECONDS, HANG_SHARE * settings.envoy.message_timeout_seconds)
+    watchdog = Watchdog(pick_seconds, room.longest)
+    service = PickerService(steerer, picker, room, metrics, watchdog)
+    health = HealthService(watchdog)
     store = RedisStore(settings.redis_url)
     try:
         async with (
             metrics_page(metrics.registry, "picker_metrics", settings.picker_metrics),
             serve_picker(
-                service, settings.picker_address, settings.envoy.buffer_bytes, settings.picker.transport
+                service,
+                settings.picker_address,
+                settings.envoy.buffer_bytes,
+                health,
+                settings.picker.transport,
             ),
             asyncio.TaskGroup() as tasks,
         ):
@@ -79,6 +105,9 @@ async def run(settings: Settings, source: str, stop: asyncio.Event) -> None:
             running = (
                 tasks.create_task(view.run(settings.collect.interval_seconds)),
                 tasks.create_task(service.dispatch()),
+                tasks.create_task(health.run()),
+                tasks.create_task(become_ready(watchdog, view, FIRST_STATE_SECONDS)),
+                tasks.create_task(guard_loop(settings.picker.stuck_seconds)),
             )
             await stop.wait()
             for task in running:

@@ -14,6 +14,8 @@ from fleet.names import (
     CACHED_TOKENS_KEY,
     COMPLETION_TOKENS_KEY,
     FIRST_BODY_TAG,
+    GRPC_STATUS_TAG,
+    KSERVE_STREAM,
     PICK_ID_KEY,
     PICK_NAMESPACE,
     PROMPT_TOKENS_KEY,
@@ -41,6 +43,10 @@ _CLIENT_LEFT_FLAGS = ("downstream_connection_termination", "downstream_remote_re
 SERVER_ERROR = 500
 """From here on a status code speaks of the endpoint; the picker leaves out one that keeps saying so."""
 
+_GRPC_OK = "0"
+_GRPC_SERVER_ERRORS = frozenset({"2", "13", "14", "15"})
+"""UNKNOWN, INTERNAL, UNAVAILABLE and DATA_LOSS: the gRPC statuses that speak of the endpoint."""
+
 
 @dataclass(frozen=True, slots=True)
 class LogEntry:
@@ -54,7 +60,7 @@ class LogEntry:
     over: bool
     first_token: float | None = None
     attempts: int = 1
-    endpoint: str = ""
+    endpoint: str = ""  # where Envoy dialled it
     ok: bool = False  # the status is a success
     failed: bool = False  # and it was the endpoint's doing
     cut: bool = False  # the client left before the end
@@ -81,7 +87,8 @@ def apply(entry: LogEntry, picker: Picker, now: float) -> bool:
     placed_at = picker.placed_at(entry.pick_id)
     if placed_at is None:
         return False
-    picker.running(entry.pick_id, now, endpoint=entry.endpoint, attempts=entry.attempts)
+    endpoint = picker.endpoint_at(entry.endpoint)
+    picker.running(entry.pick_id, now, endpoint=endpoint, attempts=entry.attempts)
     # The first byte of an error page says nothing about a prefill.
     if entry.first_token is not None and entry.ok:
         picker.first_token(entry.pick_id, min(now, placed_at + entry.first_token))
@@ -89,7 +96,7 @@ def apply(entry: LogEntry, picker: Picker, now: float) -> bool:
         picker.finish(
             entry.pick_id,
             now,
-            endpoint=entry.endpoint,
+            endpoint=endpoint,
             failed=entry.failed,
             answered=entry.ok and not entry.cut,
             decode_seconds=entry.decode_seconds,
@@ -109,15 +116,19 @@ def _entry(entry: pb.HTTPAccessLogEntry) -> LogEntry | None:
     if not pick_id:
         return None
     usage = _usage(metadata)
+    over = common.access_log_type != pb.AccessLogType.DownstreamPeriodic
+    cut = any(getattr(common.response_flags, flag) for flag in _CLIENT_LEFT_FLAGS)
+    # Where trailers have not come, or never will, Envoy reports UNKNOWN.
+    status = _grpc_status(common) if over and not cut else ""
     return LogEntry(
         pick_id=pick_id,
-        over=common.access_log_type != pb.AccessLogType.DownstreamPeriodic,
+        over=over,
         first_token=_first_token(common),
         attempts=common.upstream_request_attempt_count,
         endpoint=_address(common.upstream_remote_address),
-        ok=200 <= entry.response.response_code.value < 300,
-        failed=_failed(entry),
-        cut=any(getattr(common.response_flags, flag) for flag in _CLIENT_LEFT_FLAGS),
+        ok=200 <= entry.response.response_code.value < 300 and status in ("", _GRPC_OK),
+        failed=status in _GRPC_SERVER_ERRORS or _failed(entry),
+        cut=cut,
         decode_seconds=_decode_seconds(common),
         output_tokens=usage.get(COMPLETION_TOKENS_KEY),
         prompt_tokens=usage.get(PROMPT_TOKENS_KEY),
@@ -151,11 +162,24 @@ def _decode_seconds(common: pb.AccessLogCommon) -> float | None:
     return last - first if last > first else None
 
 
+def _grpc_status(common: pb.AccessLogCommon) -> str:
+    """How a gRPC call ended, by number; '' where it is none."""
+    status: str = common.custom_tags.get(GRPC_STATUS_TAG, "-")
+    return status.removeprefix("-")
+
+
 def _failed(entry: pb.HTTPAccessLogEntry) -> bool:
     if entry.response.response_code.value >= SERVER_ERROR:
         return True
     flags = entry.common_properties.response_flags
-    return any(getattr(flags, flag) for flag in _FAILURE_FLAGS)
+    failures = [flag for flag in _FAILURE_FLAGS if getattr(flags, flag)]
+    # Where both sides speak, silence is nobody's failure: the client may have nothing to ask.
+    return bool(failures) and not (failures == ["stream_idle_timeout"] and _stays_open(entry))
+
+
+def _stays_open(entry: pb.HTTPAccessLogEntry) -> bool:
+    path: str = entry.request.path
+    return path.endswith(KSERVE_STREAM)
 
 
 def _address(address: object) -> str:

@@ -21,6 +21,12 @@ class Decision:
     reasons: tuple[Candidate, ...]  # every candidate, best first
     why: str  # what the first of them has over the others
     placed: Placed  # for the other replicas
+    dialled: tuple[str, ...] = ()  # where Envoy finds the endpoints, where that is not at their own addresses
+
+    @property
+    def destinations(self) -> tuple[str, ...]:
+        """What Envoy is told: an address per endpoint, in the same order."""
+        return self.dialled or self.endpoints
 
     def explain(self) -> str:
         """The decision as a table for people, a line per candidate; no prompt text, no hashes."""

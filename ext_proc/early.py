@@ -12,13 +12,12 @@ from collections import OrderedDict
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from fleet.names import KSERVE_STREAM
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from ext_proc.request import RoutingRequest
-
-OPEN_STREAMS = ("/inference.GRPCInferenceService/ModelStreamInfer",)
-"""gRPC methods whose streams stay open between requests (KServe v2)."""
 
 LENGTH_DIGITS_MAX = 12
 """Of a content-length that can be true: a terabyte."""
@@ -42,7 +41,7 @@ _MIX, _MASK = 0x9E3779B97F4A7C15, (1 << 64) - 1  # the golden ratio in 64 bits: 
 def never_half_closes(headers: Mapping[str, str]) -> bool:
     """Whether the request is a gRPC stream whose end may never come."""
     path = headers.get(":path", "").partition("?")[0]
-    return path.endswith(OPEN_STREAMS) and headers.get("content-type", "").startswith("application/grpc")
+    return path.endswith(KSERVE_STREAM) and headers.get("content-type", "").startswith("application/grpc")
 
 
 def announced_bytes(headers: Mapping[str, str]) -> int | None:

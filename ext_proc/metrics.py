@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.core import CounterMetricFamily
+from prometheus_client.registry import Collector
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from ext_proc.tallies import Tallies
 
 _TTFT_BUCKETS = (0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60)  # seconds: from a cache hit to a long queue
 
@@ -55,3 +64,43 @@ class PickerMetrics:
             "Distinct prefix blocks that some endpoint is believed to hold",
             registry=self.registry,
         )
+
+    def show(self, tallies: Tallies) -> None:
+        """Show what is counted there, whenever the metrics are read."""
+        self.registry.register(_Shown(tallies))
+
+
+class _Shown(Collector):
+    """Counters that live in `Tallies`: an increment there costs a tenth of one here."""
+
+    def __init__(self, tallies: Tallies) -> None:
+        self._tallies = tallies
+
+    def collect(self) -> Iterable[CounterMetricFamily]:
+        """The counters as they are now."""
+        yield _family(
+            "kvpilot_picker_protocol_requests",
+            "Requests read, by protocol and what became of them at once",
+            "outcome",
+            self._tallies.by_protocol,
+        )
+        yield _family(
+            "kvpilot_picker_parse_failures",
+            "Requests that could not be read, by protocol and reason",
+            "reason",
+            self._tallies.unreadable,
+        )
+        yield CounterMetricFamily(
+            "kvpilot_picker_not_retriable",
+            "Requests longer than what Envoy keeps for a retry",
+            value=self._tallies.not_retriable,
+        )
+
+
+def _family(
+    name: str, documentation: str, label: str, counts: Mapping[tuple[str, str], int]
+) -> CounterMetricFamily:
+    family = CounterMetricFamily(name, documentation, labels=["protocol", label])
+    for labels, count in counts.items():
+        family.add_metric(list(labels), count)
+    return family

@@ -76,6 +76,7 @@ class Picker:
             random.Random(seed),
             settings.endpoints_per_pick,
         )
+        self._behind_grpc = {e.grpc_address: e.address for e in known if e.grpc_address}
         self._ids = PickIds(seed)
 
     @property
@@ -129,8 +130,19 @@ class Picker:
         )
         self._in_flight.place(placed, now)
         return Decision(
-            placed.id, placed.endpoints, best.ttft, best.matched_tokens, tuple(candidates), why, placed
+            placed.id,
+            placed.endpoints,
+            best.ttft,
+            best.matched_tokens,
+            tuple(candidates),
+            why,
+            placed,
+            self._grpc_addresses(placed.endpoints) if request.grpc else (),
         )
+
+    def endpoint_at(self, address: str) -> str:
+        """The endpoint that is dialled at `address`, its own or its gRPC one; a stranger's stays as it is."""
+        return self._behind_grpc.get(address, address)
 
     def queues(self, now: float) -> list[float]:
         """Each endpoint's seconds until it should have computed all prompts that were placed there."""
@@ -258,6 +270,9 @@ class Picker:
     def rates(self, at: float) -> dict[str, Rate]:
         """What was learned of each endpoint that answered anything; `at` is the Unix time to put on it."""
         return {a: s.rate(at) for a, s in self._endpoints.items() if s.rates.observations}
+
+    def _grpc_addresses(self, addresses: Iterable[str]) -> tuple[str, ...]:
+        return tuple(self._endpoints[address].endpoint.grpc_address for address in addresses)
 
     def _follow(self, event: Placed, now: float) -> None:
         if event.replica == self.replicas.name:

@@ -57,7 +57,7 @@ def body_steered(decision: Decision) -> bytes:
 def _steered(response: pb.ProcessingResponse, decision: Decision) -> bytes:
     fields = response.dynamic_metadata.fields
     destination = fields[LB_NAMESPACE].struct_value.fields[DESTINATION_KEY]
-    destination.string_value = ",".join(decision.endpoints)
+    destination.string_value = ",".join(decision.destinations)
     fields[PICK_NAMESPACE].struct_value.fields[PICK_ID_KEY].string_value = decision.id
     data: bytes = response.SerializeToString()
     return data

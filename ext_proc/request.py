@@ -14,14 +14,21 @@ WorkloadClass = Literal["interactive", "batch"]
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """What a request's body says. `text` is the canonical prompt, as the engine will see it."""
+    """What a request says. `text` is the canonical prompt, as the engine will see it.
 
-    model: str
+    Where the client tokenized it itself, `tokens` is how many there are, and `text` has four bytes of each.
+    """
+
+    model: str  # from the body, or from the path; '' where neither names one
     text: bytes
     streamed: bool
-    output_tokens: int | None = None  # the client's limit
+    output_tokens: int | None = None  # the client's limit; 0 where there is nothing to decode
     session: str = ""
     cache_salt: str = ""
+    lora: str = ""  # the adapter that is asked for beside the model
+    tokens: int | None = None  # exactly; None where bytes must tell
+    cacheable: bool = True  # engines keep its prefix for later ones
+    read_bytes: int | None = None  # of the body as it came that `text` is from; None for all that came
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +46,7 @@ class RoutingRequest:
     lora: str = ""  # the adapter it needs, '' for none
     workload_class: WorkloadClass = "interactive"
     zone: str = ""  # of the Envoy that asks; '' where nobody knows
+    grpc: bool = False  # it goes to the endpoints' gRPC addresses
 
     @property
     def kind(self) -> tuple[str, ...]:

@@ -10,20 +10,22 @@ import asyncio
 import logging
 import time
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import grpc
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from ext_proc import completions
+from ext_proc.health_service import EXT_PROC_SERVICE, always_serving
 from ext_proc.http2.server import Http2Server
 from ext_proc.stream import PickStream
 from ext_proc.waiting import DISPATCH_SECONDS
+from ext_proc.watchdog import Watchdog
 from fleet.errors import StartError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
 
+    from ext_proc.health_service import HealthService
     from ext_proc.metrics import PickerMetrics
     from ext_proc.picker import Picker
     from ext_proc.steer import Steerer
@@ -32,11 +34,13 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-EXT_PROC_SERVICE = "envoy.service.ext_proc.v3.ExternalProcessor"
 ACCESS_LOG_SERVICE = "envoy.service.accesslog.v3.AccessLogService"
 
 MESSAGE_OVERHEAD_BYTES = 1 << 20
 """Room for headers and framing above the largest body that Envoy buffers."""
+
+PICK_SECONDS = 1.0
+"""A pick takes a millisecond; one that takes so long hangs, even where Envoy would wait for longer."""
 
 STOP_GRACE_SECONDS = 0.5
 """A pick takes a millisecond; whoever has not been answered by then, or is held, fails open."""
@@ -45,11 +49,20 @@ STOP_GRACE_SECONDS = 0.5
 class PickerService:
     """What Envoy calls."""
 
-    def __init__(self, steerer: Steerer, picker: Picker, room: WaitingRoom, metrics: PickerMetrics) -> None:
+    def __init__(
+        self,
+        steerer: Steerer,
+        picker: Picker,
+        room: WaitingRoom,
+        metrics: PickerMetrics,
+        watchdog: Watchdog | None = None,
+    ) -> None:
+        """`room` is in front of `picker`; `watchdog` is told of every pick."""
         self._steerer = steerer
         self._picker = picker
         self._room = room
         self._metrics = metrics
+        self._watchdog = watchdog or Watchdog(PICK_SECONDS, room.longest)
         self._someone_waits = asyncio.Event()
 
     def handlers(self) -> tuple[grpc.GenericRpcHandler, ...]:
@@ -58,22 +71,29 @@ class PickerService:
 
     async def _process(self, _: object, context: grpc.aio.ServicerContext[Any, Any]) -> None:
         stream = PickStream(self._steerer, self._room.longest)
+        picks = self._watchdog.picks
         answered = False
         try:
             while not stream.done:
                 data = await context.read()
                 if data is grpc.aio.EOF:
                     break
-                answer = stream.receive(data, time.monotonic())
+                now = time.monotonic()
+                picks.began(stream, now)
+                answer = stream.receive(data, now)
                 if stream.held is not None:
                     self._someone_waits.set()
                 if answer is not None:
                     await context.write(answer)
+                picks.ended(stream, time.monotonic())
                 if stream.held is not None:
                     await self._turn_of(stream.held)
+                    picks.began(stream, time.monotonic())
                     await context.write(stream.go(stream.held))
+                    picks.ended(stream, time.monotonic())
             answered = True
         finally:
+            self._watchdog.dropped(stream)
             self._count(stream, answered=answered)
 
     async def dispatch(self) -> None:
@@ -89,8 +109,10 @@ class PickerService:
         if not held.settled:
             turn = asyncio.Event()
             held.wake = turn.set
+            self._watchdog.holds.began(held, held.arrived)
             with self._metrics.held.track_inprogress():
                 await turn.wait()
+            self._watchdog.holds.ended(held, time.monotonic())
         self._metrics.held_seconds.observe(time.monotonic() - held.arrived)
 
     def _count(self, stream: PickStream, *, answered: bool) -> None:
@@ -99,6 +121,7 @@ class PickerService:
         decision = stream.decision
         if stream.held is not None and not answered:
             self._room.leave(stream.held)
+            self._watchdog.dropped(stream.held)
             decision = stream.held.decision
         if decision is None:
             return
@@ -128,7 +151,9 @@ def generic_handlers(process: Any, log: Any) -> tuple[grpc.GenericRpcHandler, ..
     )
 
 
-def _grpc_server(largest_message: int) -> grpc.aio.Server:
+def _server(transport: Transport, largest_message: int) -> grpc.aio.Server:
+    if transport == "http2":
+        return cast(grpc.aio.Server, Http2Server(largest_message))  # it has the part of its face used here
     return grpc.aio.server(
         options=[
             ("grpc.max_receive_message_length", largest_message),
@@ -147,21 +172,25 @@ class Service(Protocol):
 
 @asynccontextmanager
 async def serve_picker(
-    service: Service, address: str, largest_body: int, transport: Transport = "grpc"
+    service: Service,
+    address: str,
+    largest_body: int,
+    health: HealthService | None = None,
+    transport: Transport = "grpc",
 ) -> AsyncIterator[int]:
     """Serve on `address` (`host:port` or `unix:/path`) inside the context; yields the port.
 
-    `largest_body`: bytes that Envoy may send; gRPC's default of 4 MiB would fail open unseen. Raises
-    StartError if the address cannot be listened on.
+    `health` answers health checks, which are told "serving" at all times where there is none. `largest_body`:
+    bytes that Envoy may send; gRPC's default of 4 MiB would fail open unseen. Raises StartError if the
+    address cannot be listened on.
     """
     # A body may overshoot Envoy's buffer limit by what one read brought.
     largest_message = 2 * largest_body + MESSAGE_OVERHEAD_BYTES
-    server = Http2Server(largest_message) if transport == "http2" else _grpc_server(largest_message)
+    server = _server(transport, largest_message)
     server.add_generic_rpc_handlers(service.handlers())
-    checks = health.aio.HealthServicer()
-    health_pb2_grpc.add_HealthServicer_to_server(checks, server)
-    for name in ("", EXT_PROC_SERVICE):
-        await checks.set(name, health_pb2.HealthCheckResponse.SERVING)
+    checks = health or always_serving()
+    checks.add_to(server)
+    await checks.start()
     try:
         port = server.add_insecure_port(address)
     except RuntimeError as error:
@@ -172,5 +201,5 @@ async def serve_picker(
     try:
         yield port
     finally:
-        await checks.enter_graceful_shutdown()
+        await checks.stop()
         await server.stop(STOP_GRACE_SECONDS)

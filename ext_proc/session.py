@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -11,7 +11,8 @@ if TYPE_CHECKING:
 LENGTH_MAX = 256
 """Longer ids are cut: they come from clients, and every one is remembered."""
 
-_BODY_KEYS = ("session_id", "conversation_id", "conversation", "previous_response_id", "prompt_cache_key")
+NUMBER_MAX = 1 << 64
+"""Sequence ids of Triton's are below; a larger number is none."""
 
 
 def key(tenant: str, name: str) -> str:
@@ -30,21 +31,22 @@ def from_headers(headers: Mapping[str, str], names: Sequence[str], cookie: str) 
     return _from_cookies(headers.get("cookie", ""), cookie)
 
 
-def from_body(data: Mapping[str, Any]) -> str:
-    """The session that an OpenAI body names, or ''."""
-    for key in _BODY_KEYS:
-        if found := _identifier(data.get(key)):
+def from_body(data: Mapping[str, object], keys: Sequence[Sequence[str]]) -> str:
+    """The session that a body names under the first of `keys` that it has, or ''. A key is a path."""
+    for path in keys:
+        value: object = data
+        for step in path:
+            value = value.get(step) if isinstance(value, dict) else None
+        if value is not None and (found := _identifier(value)):
             return found
-    for outer, key in (("conversation_params", "conversation_id"), ("metadata", "session_id")):
-        inner = data.get(outer)
-        if isinstance(inner, dict) and (found := _identifier(inner.get(key))):
-            return found
-    return _identifier(data.get("user"))
+    return ""
 
 
 def _identifier(value: object) -> str:
     if isinstance(value, dict):  # the Responses API also takes `conversation: {id: ...}`
         value = value.get("id")
+    if isinstance(value, int) and not isinstance(value, bool) and 0 < value < NUMBER_MAX:
+        return str(value)  # Triton's sequences; 0 is none
     return value[:LENGTH_MAX] if isinstance(value, str) else ""
 
 

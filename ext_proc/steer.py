@@ -8,17 +8,21 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from ext_proc import openai, session
+from ext_proc import protocols, session
 from ext_proc.early import Recall, announced_bytes, never_half_closes
+from ext_proc.protocols.tokens import BYTES_PER_ID
 from ext_proc.request import RoutingRequest
+from ext_proc.tallies import Tallies
 from fleet.errors import UnreadableRequestError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from ext_proc.choice import Considered
     from ext_proc.decision import Decision
     from ext_proc.picker import Picker
-    from ext_proc.request import WorkloadClass
+    from ext_proc.protocols import Protocol
+    from ext_proc.request import Prompt, WorkloadClass
     from ext_proc.waiting import Held, WaitingRoom
     from fleet.model import Fleet
     from fleet.prefix import PrefixHasher
@@ -50,22 +54,27 @@ class Steerer:
         hasher: PrefixHasher,
         picker: Picker,
         room: WaitingRoom,
+        retry_bytes: int = 8 << 20,
     ) -> None:
-        """`room` is the one in front of `picker`."""
+        """`room` is the one in front of `picker`. Envoy can retry bodies of at most `retry_bytes`."""
         self._settings = settings
         self._hasher = hasher
         self._picker = picker
         self._room = room
         self._recall = Recall(settings.sessions_max if settings.session_fast_path else 0)
+        self._retry_bytes = retry_bytes
+        self._reading = reading(settings)
+        self.tallies = Tallies()
         self._candidates = {
             cluster: (endpoints[0].model, tuple(endpoint.address for endpoint in endpoints))
-            for cluster, endpoints in fleet.clusters.items()
+            for cluster, endpoints in (*fleet.clusters.items(), *fleet.grpc_clusters.items())
             if endpoints
         }
+        self._grpc = frozenset(fleet.grpc_clusters)
 
     def wants_body(self, method: str, path: str) -> bool:
         """Whether a request like this is decided from its body."""
-        return method == "POST" and openai.speaks(path)
+        return protocols.find(method, path) is not None
 
     def decide_early(self, cluster: str, headers: Mapping[str, str], now: float) -> Steered | None:
         """Decide from the headers alone, where that can be done or must be; None: `steer` wants the body.
@@ -99,13 +108,15 @@ class Steerer:
             return Steered("unknown-cluster")
         request = RoutingRequest(
             candidates=self._candidates[cluster][1],
-            prompt_tokens=self._recall.mean_prompt_tokens(cluster),
+            prompt_tokens=0.0,  # nothing is asked yet
             blocks=(),
             tokens_per_block=self._settings.tokens_per_block,
             session=self._session(headers),
             streamed=False,  # its first byte comes when the client has sent something: it times no prefill
+            model=headers.get(self._settings.model_header, ""),
             workload_class=self._workload_class(headers),
             zone=self._settings.zone,
+            grpc=cluster in self._grpc,
         )
         return _so_far(self._room.arrive(request, now))
 
@@ -118,33 +129,76 @@ class Steerer:
 
     def steer(self, cluster: str, path: str, headers: Mapping[str, str], body: bytes, now: float) -> Steered:
         """Decide one request. `cluster` is what the route chose; only its endpoints are candidates."""
-        if cluster not in self._candidates:
-            return Steered("unknown-cluster")
-        model, candidates = self._candidates[cluster]
+        protocol = protocols.find(headers.get(":method", "POST"), path)
+        if protocol is None:
+            return Steered("passed")
+        length = max(announced_bytes(headers) or 0, len(body))
+        if length > self._retry_bytes:
+            self.tallies.not_retriable += 1
         try:
-            prompt = openai.parse(path, body)
+            request = self._read(protocol, cluster, path, headers, body)
+        except UnreadableRequestError as error:
+            self.tallies.unreadable[protocol.name, error.reason] += 1
+            return self._told(protocol.name, Steered(error.reason), "unreadable")
+        if isinstance(request, Steered):
+            return self._told(protocol.name, request)
+        self._recall.saw(cluster, path, request, length)
+        return self._told(protocol.name, _so_far(self._room.arrive(request, now)))
+
+    def consider(
+        self, cluster: str, path: str, headers: Mapping[str, str], body: bytes, now: float
+    ) -> Considered | Steered:
+        """What `steer` would do, or why there would be no decision; nothing is booked."""
+        protocol = protocols.find(headers.get(":method", "POST"), path)
+        if protocol is None:
+            return Steered("passed")
+        try:
+            request = self._read(protocol, cluster, path, headers, body)
         except UnreadableRequestError as error:
             return Steered(error.reason)
-        root = self._hasher.root(model, prompt.model, prompt.cache_salt)
-        unseen = _unseen(headers, body)
-        request = RoutingRequest(
+        if isinstance(request, Steered):
+            return request
+        return self._room.consider(request, now) or Steered("no-endpoint")
+
+    def _read(
+        self, protocol: Protocol, cluster: str, path: str, headers: Mapping[str, str], body: bytes
+    ) -> RoutingRequest | Steered:
+        """What the picker needs to know of the request. Raises UnreadableRequestError."""
+        if cluster not in self._candidates:
+            return Steered("unknown-cluster")
+        prompt = protocol.parse(protocols.Call(path, headers, body, self._reading))
+        return self._request(cluster, prompt, headers, _times(prompt, body, announced_bytes(headers) or 0))
+
+    def _told(self, protocol: str, steered: Steered, outcome: str = "") -> Steered:
+        self.tallies.by_protocol[protocol, outcome or steered.outcome] += 1
+        return steered
+
+    def _request(
+        self, cluster: str, prompt: Prompt, headers: Mapping[str, str], times: float
+    ) -> RoutingRequest:
+        """What the picker is asked. The whole prompt is `times` as long as what was read of it."""
+        settings = self._settings
+        model, candidates = self._candidates[cluster]
+        exact = prompt.tokens is not None
+        tokens = prompt.tokens if exact else len(prompt.text) / settings.bytes_per_token
+        root = self._hasher.root(
+            model, prompt.model or model, prompt.lora, prompt.cache_salt, "ids" if exact else ""
+        )
+        hashed = prompt.text[: settings.max_hashed_bytes] if prompt.cacheable else b""
+        return RoutingRequest(
             candidates=candidates,
-            prompt_tokens=min(
-                PROMPT_TOKENS_MAX,
-                len(prompt.text) * unseen / self._settings.bytes_per_token,
-            ),
-            blocks=self._hasher.blocks(prompt.text[: self._settings.max_hashed_bytes], root),
-            tokens_per_block=self._settings.tokens_per_block,
+            prompt_tokens=min(PROMPT_TOKENS_MAX, (tokens or 0) * times),
+            blocks=self._hasher.blocks(hashed, root),
+            tokens_per_block=settings.block_bytes / BYTES_PER_ID if exact else settings.tokens_per_block,
             output_limit=prompt.output_tokens,
             session=self._session(headers) or session.key("", prompt.session),
             streamed=prompt.streamed,
-            model=prompt.model,
-            lora=self._lora(prompt.model, model, candidates),
+            model=prompt.model or headers.get(settings.model_header, ""),
+            lora=self._lora(prompt.lora or prompt.model, model, candidates),
             workload_class=self._workload_class(headers),
-            zone=self._settings.zone,
+            zone=settings.zone,
+            grpc=cluster in self._grpc,
         )
-        self._recall.saw(cluster, path, request, len(body) * unseen)
-        return _so_far(self._room.arrive(request, now))
 
     def _lora(self, named: str, model: str, candidates: Sequence[str]) -> str:
         """The adapter that a request names in place of its model, or ''.
@@ -164,11 +218,20 @@ def settled(held: Held) -> Steered:
     return Steered("steered" if held.decision else "no-endpoint", held.decision)
 
 
+def reading(settings: PickerSettings) -> protocols.Reading:
+    """How the settings have requests read."""
+    return protocols.Reading(
+        bytes_max=settings.max_parsed_bytes,
+        media_bytes=round(settings.media_tokens * settings.bytes_per_token),
+        session_keys=tuple(tuple(key.split(".")) for key in settings.session_body_keys),
+    )
+
+
 def _so_far(held: Held) -> Steered:
     return settled(held) if held.settled else Steered("held", held=held)
 
 
-def _unseen(headers: Mapping[str, str], body: bytes) -> float:
-    """How many times longer the whole body is than the beginning of it that Envoy sent."""
-    announced = announced_bytes(headers)
-    return max(1.0, announced / len(body)) if body and announced is not None else 1.0
+def _times(prompt: Prompt, body: bytes, announced: int) -> float:
+    """How many times longer the whole body is than what was read of it, sent or not."""
+    read = len(body) if prompt.read_bytes is None else prompt.read_bytes
+    return max(announced, len(body), read) / read if read else 1.0

@@ -32,6 +32,8 @@ class View:
         self._store = store
         self._metrics = metrics
         self._outage = outage
+        self.read = asyncio.Event()
+        """Set once the fleet's state was read."""
 
     async def run(self, interval: float) -> None:
         """Exchange for ever, every `interval` seconds: nothing newer is there between two scrapes."""
@@ -46,6 +48,7 @@ class View:
                     await self.remember(time.time())
                     remembered = True
                 await self.exchange(now, time.time())
+                self.read.set()
             await asyncio.sleep(interval)
 
     async def remember(self, at: float) -> None:

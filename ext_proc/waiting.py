@@ -122,6 +122,10 @@ class WaitingRoom:
                 self._send(self._held[0], now)
             self._hold(held, considered)
 
+    def consider(self, request: RoutingRequest, now: float) -> Considered | None:
+        """Where the request would go, or wait to go, if it arrived now; nothing is booked."""
+        return self._consider(Held(request, now), self._reserved, now)
+
     def leave(self, held: Held) -> None:
         """Its client has gone."""
         if not held.settled:

@@ -25,6 +25,7 @@ GPU = f"one of {', '.join(sorted(CATALOGUE))}"
 _HOST_PORT = re.compile(r"(?:\[[0-9a-fA-F:]+\]|[A-Za-z0-9._-]+):[1-9][0-9]{0,4}")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,99}")
 _TOKEN = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,100}")  # RFC 9110, 5.6.2
+_BODY_KEY = re.compile(r"[A-Za-z0-9_-]{1,100}(\.[A-Za-z0-9_-]{1,100}){0,3}")
 _UNIX_PATH_MAX = 107  # bytes in Linux's sockaddr_un, less the final NUL
 
 
@@ -78,6 +79,13 @@ def header_name(value: str) -> str:
     if _TOKEN.fullmatch(value) is None:
         raise ValueError("expected the name of an HTTP header, as in x-session-id")
     return value.lower()
+
+
+def body_key(value: str) -> str:
+    """Where a JSON body holds something: a name, or a few of them with dots between, outer ones first."""
+    if _BODY_KEY.fullmatch(value) is None:
+        raise ValueError("expected a key of a JSON body, as in session_id or metadata.session_id")
+    return value
 
 
 def header_name_or_none(value: str) -> str:

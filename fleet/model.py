@@ -41,7 +41,10 @@ UNKNOWN_RATE = Rate(prefill=10_000.0, tpot=0.02)
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """One serving pod. `address` is `ip:port` (IPv6 in brackets): its identity, and what Envoy dials."""
+    """One serving pod. `address` is `ip:port` (IPv6 in brackets): its identity, and what Envoy dials.
+
+    Its gRPC port is no endpoint of its own: whatever is dialled at `grpc_address` counts for `address`.
+    """
 
     address: str
     model: str
@@ -52,6 +55,7 @@ class Endpoint:
     metrics_url: str = ""
     prior: Rate = UNKNOWN_RATE  # what the hardware should do, before anything was measured
     zone: str = ""  # where it runs; '' where nobody says
+    grpc_address: str = ""  # where it serves KServe's gRPC; '' where it does not
 
     @property
     def cluster(self) -> str:
@@ -92,10 +96,25 @@ class Fleet:
         """Endpoints by Envoy cluster name."""
         return {cluster_name(m.name, v.name): v.endpoints for m in self.models for v in m.versions}
 
+    @cached_property
+    def grpc_clusters(self) -> dict[str, tuple[Endpoint, ...]]:
+        """The endpoints that serve gRPC, by the cluster that dials them so; only clusters that have any."""
+        found = {
+            grpc_cluster_name(m.name, v.name): tuple(e for e in v.endpoints if e.grpc_address)
+            for m in self.models
+            for v in m.versions
+        }
+        return {name: endpoints for name, endpoints in found.items() if endpoints}
+
 
 def cluster_name(model: str, version: str) -> str:
     """The Envoy cluster of one version; the picker reads the same name back from `xds.cluster_name`."""
     return f"{model}/{version}"
+
+
+def grpc_cluster_name(model: str, version: str) -> str:
+    """The Envoy cluster of one version's gRPC addresses: no version's own, since no name holds a slash."""
+    return f"{cluster_name(model, version)}/grpc"
 
 
 @dataclass(frozen=True, slots=True)

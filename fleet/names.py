@@ -35,11 +35,22 @@ FIRST_BODY_FORMAT = "%COMMON_DURATION(DS_RX_BEG:US_RX_BODY_BEG:ms)%"
 Engines send their headers before prefill, so the first byte says nothing about the first token.
 """
 
+GRPC_STATUS_TAG = "grpc_status"
+GRPC_STATUS_FORMAT = "%GRPC_STATUS_NUMBER%"
+"""Access-log tag: how a gRPC call ended, or `-`. Its HTTP status is 200 whatever happened."""
+
 LOG_FLUSH_SECONDS = 0.05
 """How long an Envoy worker gathers access-log entries for one message: news is late by this at most."""
 
 HOLD_SLACK_SECONDS = 1.0
 """Envoy waits so much longer than the picker may hold a request: its way, and one late dispatch."""
+
+KSERVE_SERVICE = "inference.GRPCInferenceService"
+"""KServe's v2 inference protocol over gRPC, as Triton serves it."""
+
+KSERVE_INFER = f"/{KSERVE_SERVICE}/ModelInfer"
+KSERVE_STREAM = f"/{KSERVE_SERVICE}/ModelStreamInfer"
+"""Paths of the calls that make tokens: a request and its answer, and a stream of both that stays open."""
 
 ENDPOINT_FAILURE_CODES = (502, 503, 504)
 """HTTP status codes that speak of the endpoint and not of the request: worth a retry elsewhere."""

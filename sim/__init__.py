@@ -1,10 +1,11 @@
 """Emulated engines: what a fleet of Triton / TensorRT-LLM pods does with requests, without a GPU.
 
-Three layers. `kvcache`, `engine`, `timing`, `capacity` and `prompt` are a plain model: requests and `now` in,
-exact event times out, no clock and no I/O, cheap enough for discrete-event simulation. `backend` and `server`
-put that model behind real sockets, one listening address per emulated endpoint, speaking the engines' own
-OpenAI and Prometheus dialects (`python -m sim -c FILE`). `simulation` plays `workloads` on `fleets` of that
-model in virtual time, as `policies` place them; ours drives the real picker (`kvpilot sim`).
+Three layers. `kvcache`, `engine`, `timing`, `capacity` and `prompt` are a plain model: requests and `now`
+in, exact event times out, no clock and no I/O, cheap enough for discrete-event simulation. `backend` and
+`server` put that model behind real sockets, one listening address per emulated endpoint, speaking the
+engines' own OpenAI and Prometheus dialects, and `grpc_server` KServe's gRPC (`python -m sim -c FILE`).
+`simulation` plays `workloads` on `fleets` of that model in virtual time, as `policies` place them; ours
+drives the real picker (`kvpilot sim`).
 
 The model keeps what routing depends on: prompts wait in order, a prefix that is still cached costs nothing,
 cache space is finite, decodes share the GPU with prefill. It does not keep what routing cannot see, and

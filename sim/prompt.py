@@ -57,6 +57,11 @@ def from_text(text: str) -> Prompt:
     return _prompt(text)
 
 
+def from_bytes(text: bytes) -> Prompt:
+    """A plain prompt that came as UTF-8."""
+    return Prompt(text)
+
+
 def from_tokens(tokens: Sequence[int]) -> Prompt:
     """A prompt that the client tokenized. Raises ValueError unless all are unsigned 32-bit integers."""
     try:

@@ -23,6 +23,7 @@ from sim.backend import Backend
 from sim.capacity import Capacity, capacity
 from sim.engine import Engine, RequestTooLargeError
 from sim.exposition import CONTENT_TYPE, exposition
+from sim.grpc_server import KserveService, serving_grpc
 from sim.openai_api import Answer, ApiError, Call
 
 if TYPE_CHECKING:
@@ -46,9 +47,9 @@ class EmulatedEndpoint:
 
     def __init__(self, model: str, capacity: Capacity) -> None:
         """`model`: the name that clients use."""
-        self._model = model
+        self.model = model
         self._gpu_bytes = capacity.gpu_bytes
-        self._backend = Backend(Engine(capacity))
+        self.backend = Backend(Engine(capacity))
 
     def application(self) -> web.Application:
         """The routes of this endpoint."""
@@ -74,7 +75,7 @@ class EmulatedEndpoint:
 
     async def _answer(self, request: web.Request, *, chat: bool) -> web.StreamResponse:
         try:
-            call = openai_api.parse(await request.read(), chat=chat, model=self._model)
+            call = openai_api.parse(await request.read(), chat=chat, model=self.model)
             return await self._run(request, call)
         except ApiError as error:
             return _json_response(error.body(), error.status)
@@ -85,7 +86,7 @@ class EmulatedEndpoint:
 
     async def _run(self, request: web.Request, call: Call) -> web.StreamResponse:
         answer = Answer(call, uuid4().hex, int(time.time()))
-        ticket = self._backend.submit(
+        ticket = self.backend.submit(
             call.prompt.tokens, call.output_tokens, answer.blocks, stream=call.stream
         )
         try:
@@ -102,16 +103,16 @@ class EmulatedEndpoint:
                 await response.write(chunk + answer.end(ticket.cached_tokens) if ticket.finished else chunk)
             return response
         finally:
-            self._backend.cancel(ticket)
+            self.backend.cancel(ticket)
 
     async def _models(self, _: web.Request) -> web.Response:
-        return _json_response(openai_api.models(self._model))
+        return _json_response(openai_api.models(self.model))
 
     async def _healthy(self, _: web.Request) -> web.Response:
         return web.Response()
 
     async def _metrics(self, _: web.Request) -> web.Response:
-        text = exposition(self._backend.gauges(), time.time(), self._gpu_bytes)
+        text = exposition(self.backend.gauges(), time.time(), self._gpu_bytes)
         return web.Response(body=text.encode(), headers={"Content-Type": CONTENT_TYPE})
 
 
@@ -158,6 +159,16 @@ async def serving(endpoints: dict[str, EmulatedEndpoint]) -> AsyncIterator[None]
                 group.create_task(runner.cleanup())
 
 
+def grpc_services(settings: Settings, endpoints: dict[str, EmulatedEndpoint]) -> dict[str, KserveService]:
+    """The gRPC address of each of these endpoints that has one, and what is served there."""
+    known = settings.fleet().endpoints
+    return {
+        known[address].grpc_address: KserveService(endpoint.model, endpoint.backend)
+        for address, endpoint in endpoints.items()
+        if known[address].grpc_address
+    }
+
+
 async def _listen(runner: web.AppRunner, address: str) -> None:
     host, port = addresses.split(address)
     try:
@@ -169,6 +180,6 @@ async def _listen(runner: web.AppRunner, address: str) -> None:
 async def run(settings: Settings, source: str, stop: asyncio.Event) -> None:
     """Serve every emulated endpoint of the settings until `stop` is set. Raises KvpilotError."""
     endpoints = emulated_endpoints(settings, source)
-    async with serving(endpoints):
+    async with serving(endpoints), serving_grpc(grpc_services(settings, endpoints)):
         _LOG.info("emulating %d endpoints: %s", len(endpoints), ", ".join(endpoints))
         await stop.wait()

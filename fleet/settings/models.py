@@ -23,6 +23,9 @@ class EmulatedSettings(Section):
         None, ge=1024, le=10**9, description="KV capacity in tokens; default from GPU memory"
     )
     max_requests: int = Field(256, ge=1, le=65_536, description="batch slots")
+    grpc: bool = Field(
+        False, description="serve KServe's gRPC, too; `kvpilot up` gives each engine an address for it"
+    )
 
 
 class PoolSettings(Section):
@@ -35,6 +38,12 @@ class PoolSettings(Section):
     engine: Engine = Field("triton", description="what serves: decides where and how metrics are read")
     endpoints: tuple[IpPort, ...] = Field((), description="where requests go, ip:port each")
     metrics_port: int | None = Field(None, ge=1, le=65535, description="default: 8002 triton, else the same")
+    grpc_port: int | None = Field(
+        None, ge=1, le=65535, description="where each serves KServe's gRPC, 8001 in Triton; default: nowhere"
+    )
+    grpc_endpoints: tuple[IpPort, ...] = Field(
+        (), description="gRPC addresses in the order of `endpoints`, where `grpc_port` cannot serve them all"
+    )
     emulated: EmulatedSettings | None = None
 
     @field_validator("emulated")
@@ -60,6 +69,26 @@ class PoolSettings(Section):
                 "metrics_port", self.metrics_port, "none with `emulated`: one port serves all"
             )
         return self
+
+    @model_validator(mode="after")
+    def _has_one_grpc_address_per_endpoint(self) -> PoolSettings:
+        if self.grpc_port is not None and self.grpc_endpoints:
+            raise checks.mistake("grpc_port", self.grpc_port, "none beside `grpc_endpoints`")
+        if self.grpc_port is not None and not self.endpoints:
+            raise checks.mistake(
+                "grpc_port", self.grpc_port, "`emulated.grpc` where there are no `endpoints`"
+            )
+        if self.grpc_endpoints and len(self.grpc_endpoints) != len(self.endpoints):
+            need = f"one for each of `endpoints`, which are {len(self.endpoints)}"
+            raise checks.mistake("grpc_endpoints", len(self.grpc_endpoints), need)
+        return self
+
+    @property
+    def grpc_addresses(self) -> tuple[str, ...]:
+        """Each endpoint's gRPC address, in the order of `endpoints`; none at all where gRPC is not served."""
+        if self.grpc_port is None:
+            return self.grpc_endpoints
+        return tuple(join(split(address)[0], self.grpc_port) for address in self.endpoints)
 
     @property
     def hardware(self) -> Hardware:

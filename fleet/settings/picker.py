@@ -6,7 +6,16 @@ from pathlib import Path
 
 from pydantic import Field
 
-from fleet.settings.section import CookieName, HeaderName, HeaderNameOrNone, Seconds, Section, Transport, Zone
+from fleet.settings.section import (
+    BodyKey,
+    CookieName,
+    HeaderName,
+    HeaderNameOrNone,
+    Seconds,
+    Section,
+    Transport,
+    Zone,
+)
 
 
 class PickerSettings(Section):
@@ -21,6 +30,15 @@ class PickerSettings(Section):
         ge=1024,
         le=1 << 30,
         description="prompt bytes hashed into blocks; the rest counts as unmatched",
+    )
+    max_parsed_bytes: int = Field(
+        8 << 20,
+        ge=1024,
+        le=1 << 30,
+        description="bytes of a body that are read, after it was unpacked; the rest counts by its length",
+    )
+    media_tokens: int = Field(
+        512, ge=1, le=65_536, description="prompt tokens that an image or a piece of sound counts as"
     )
     endpoints_per_pick: int = Field(3, ge=1, le=8, description="length of the list: picks plus retries")
     expected_output_tokens: int = Field(
@@ -46,6 +64,13 @@ class PickerSettings(Section):
         " every request is sent at once",
     )
     held_max: int = Field(1024, ge=1, le=65_536, description="requests held at once; more go at once")
+    stuck_seconds: float = Field(
+        2.0,
+        ge=0.2,
+        le=60,
+        description="a picker whose event loop does not move for this long ends its process, so that what it"
+        " holds fails open; whoever supervises it starts it again",
+    )
     key_file: Path | None = Field(None, description="secret that seeds the hashes; shared by all replicas")
     session_headers: tuple[HeaderName, ...] = Field(
         ("x-session-id", "x-conversation-id", "x-correlation-id", "mcp-session-id"),
@@ -58,6 +83,26 @@ class PickerSettings(Section):
         False,
         description="decide a session's next turn from its headers where its endpoint is still the best:"
         " Envoy then sends no body, and what the turn adds is priced by its length",
+    )
+    session_body_keys: tuple[BodyKey, ...] = Field(
+        (
+            "session_id",
+            "conversation_id",
+            "conversation",
+            "conversation_params.conversation_id",
+            "previous_response_id",
+            "prompt_cache_key",
+            "metadata.session_id",
+            "user",
+            "metadata.user_id",
+            "parameters.sequence_id",
+        ),
+        description="where a body names a session, a dot before each inner key; the first one found wins,"
+        " after headers and the cookie",
+    )
+    model_header: HeaderName = Field(
+        "x-model",
+        description="request header or gRPC metadata that names one of `models`; else the first answers",
     )
     class_header: HeaderNameOrNone = Field(
         "",

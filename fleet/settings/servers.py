@@ -45,3 +45,6 @@ class EnvoySettings(Section):
     stream_idle_timeout_seconds: SecondsOrNever = Field(
         300, description="a silent answer is cut after this; 0 never"
     )
+    grpc_stream_idle_timeout_seconds: SecondsOrNever = Field(
+        3600, description="a ModelStreamInfer stream on which nobody speaks is cut after this; 0 never"
+    )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import zip_longest
+
 from pydantic import Field, model_validator
 
 from fleet import checks
@@ -64,9 +66,10 @@ def _version(model: ModelSettings, version: VersionSettings) -> Version:
             metrics_url=pool.metrics_url(address),
             prior=pool.prior(model.parameters_billion),
             zone=pool.zone,
+            grpc_address=grpc_address,
         )
         for pool in version.pools
-        for address in pool.endpoints
+        for address, grpc_address in zip_longest(pool.endpoints, pool.grpc_addresses, fillvalue="")
     )
     return Version(version.name, version.weight, endpoints)
 
@@ -91,5 +94,10 @@ def _check_addresses(settings: Settings) -> None:
     places = [(field, getattr(settings, field)) for field in fields if getattr(settings, field) is not None]
     for model, version, pool in settings.pools():
         named = {f"endpoints.{n}": address for n, address in enumerate(pool.endpoints)}
+        named |= {f"{_grpc_field(pool)}.{n}": address for n, address in enumerate(pool.grpc_addresses)}
         places += [(pool_field(model, version, pool, field), named[field]) for field in named]
     checks.distinct_addresses(places)
+
+
+def _grpc_field(pool: PoolSettings) -> str:
+    return "grpc_endpoints" if pool.grpc_endpoints else "grpc_port"

@@ -34,6 +34,8 @@ WARM_SECONDS = 1.0
 _SLICE_SECONDS = 0.5
 """Of the steady phase: the picker and the plain route take turns so often that both see the same machine."""
 
+_PLAIN_WIDTH = 120  # characters; a pipe or a file has no width of its own
+
 _LARGEST_ROUNDS, _LONGEST_SECONDS = 100, 600.0
 _COLUMNS = (
     ("bytes", "prompt_bytes", 0),
@@ -95,7 +97,9 @@ async def bench_picker(options: argparse.Namespace) -> None:
     if options.as_json:
         print(json.dumps({"cases": rows}, indent=2))
     else:
-        Console().print(_table(rows))
+        console = Console()
+        width = console.width if console.is_terminal else _PLAIN_WIDTH
+        console.print(_table(rows), width=width)
 
 
 async def _measure(mesh: BenchSite, case: Case, seconds: float, rounds: int) -> dict[str, Any]:

@@ -78,7 +78,7 @@ async def serve(settings: Settings, _source: str, stop: asyncio.Event) -> None:
     """Answer beside the picker of these settings until `stop` is set."""
     service = EchoService(early=early(settings))
     address, transport = echo_address(settings), settings.picker.transport
-    async with serve_picker(service, address, settings.envoy.buffer_bytes, transport):
+    async with serve_picker(service, address, settings.envoy.buffer_bytes, transport=transport):
         await stop.wait()
 
 

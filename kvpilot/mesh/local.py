@@ -221,7 +221,10 @@ class LocalMesh:
 
     def _emulated(self) -> list[str]:
         return [
-            a for _, _, pool in self.settings.pools() if pool.emulated is not None for a in pool.endpoints
+            address
+            for _, _, pool in self.settings.pools()
+            if pool.emulated is not None
+            for address in (*pool.endpoints, *pool.grpc_addresses)
         ]
 
     def _all_emulated(self) -> bool:

@@ -17,10 +17,11 @@ if TYPE_CHECKING:
 def resolve(settings: Settings, runtime: Path, redis_url: str) -> Settings:
     """The same settings with nothing left open.
 
-    Emulated pools without endpoints get free loopback ports; the xDS server and the picker get sockets in
-    `runtime` unless the user said where; Redis is `redis_url`; clients are told who answered them.
+    Emulated pools without endpoints get free loopback ports, and so do those that are to serve gRPC and do
+    not say where; the xDS server and the picker get sockets in `runtime` unless the user said where; Redis
+    is `redis_url`; clients are told who answered them.
     """
-    wanted = sum(_missing(pool) for _, _, pool in settings.pools())
+    wanted = sum(_missing(pool) + _missing_grpc(pool) for _, _, pool in settings.pools())
     ports = iter(free_ports(wanted, _spoken_for(settings)))
     changes: dict[str, object] = {
         "models": tuple(
@@ -55,14 +56,21 @@ def _missing(pool: PoolSettings) -> int:
     return pool.emulated.count if pool.emulated is not None and not pool.endpoints else 0
 
 
+def _missing_grpc(pool: PoolSettings) -> int:
+    asked = pool.emulated is not None and pool.emulated.grpc and not pool.grpc_addresses
+    return pool.emulated.count if pool.emulated is not None and asked else 0
+
+
 def _placed(pool: PoolSettings, ports: Iterator[int]) -> PoolSettings:
-    wanted = _missing(pool)
-    if not wanted:
-        return pool
-    endpoints = tuple(f"{LOOPBACK}:{next(ports)}" for _ in range(wanted))
-    return pool.model_copy(update={"endpoints": endpoints})
+    changes = {"endpoints": _missing(pool), "grpc_endpoints": _missing_grpc(pool)}
+    chosen = {
+        field: tuple(f"{LOOPBACK}:{next(ports)}" for _ in range(wanted))
+        for field, wanted in changes.items()
+        if wanted
+    }
+    return pool.model_copy(update=chosen) if chosen else pool
 
 
 def _spoken_for(settings: Settings) -> frozenset[int]:
-    endpoints = [address for _, _, pool in settings.pools() for address in pool.endpoints]
+    endpoints = [a for _, _, pool in settings.pools() for a in (*pool.endpoints, *pool.grpc_addresses)]
     return frozenset(addresses.split(a)[1] for a in [*endpoints, *listening(settings).values()])

@@ -147,3 +147,62 @@ def test_a_first_token_is_never_later_than_the_news_of_it() -> None:
     (found,) = read(entry(make_pick(picker).id, over=False, first_body_ms="9000000"))
     completions.apply(found, picker, 102.0)
     assert picker.traffic(at=1.0)[ADDRESS].ttft_p50 == pytest.approx(2.0)
+
+
+@pytest.mark.parametrize(
+    ("status", "ok", "failed"),
+    [
+        ("-", True, False),  # no gRPC
+        ("0", True, False),
+        ("1", False, False),  # cancelled
+        ("3", False, False),  # invalid argument: the request's own fault
+        ("8", False, False),  # resource exhausted
+        ("13", False, True),
+        ("14", False, True),
+        ("2", False, True),
+    ],
+)
+def test_a_grpc_call_ends_with_a_status_of_its_own(status: str, ok: bool, failed: bool) -> None:
+    made = entry()
+    made.common_properties.custom_tags["grpc_status"] = status
+    (found,) = read(made)
+    assert (found.ok, found.failed) == (ok, failed)
+
+
+def test_the_status_that_envoy_makes_up_before_trailers_have_come_says_nothing() -> None:
+    running, left = entry(over=False), entry()
+    left.common_properties.response_flags.downstream_remote_reset = True
+    for made in (running, left):
+        made.common_properties.custom_tags["grpc_status"] = "2"
+    assert [(e.ok, e.failed) for e in read(running, left)] == [(True, False), (True, False)]
+
+
+def test_silence_is_the_endpoints_failure_only_where_it_should_speak() -> None:
+    answer, stream = entry(), entry()
+    stream.request.path = "/inference.GRPCInferenceService/ModelStreamInfer"
+    for made in (answer, stream):
+        made.common_properties.response_flags.stream_idle_timeout = True
+    assert [e.failed for e in read(answer, stream)] == [True, False]
+    stream.common_properties.response_flags.upstream_remote_reset = True
+    assert read(stream)[0].failed
+
+
+def test_news_of_a_grpc_address_is_news_of_its_endpoint() -> None:
+    first, second = (
+        Endpoint(f"10.0.0.{n}:80", "m", "v", "p", Hardware("H100-80GB"), grpc_address=f"10.0.0.{n}:81")
+        for n in (1, 2)
+    )
+    picker = Picker(PickerSettings(), [first, second])
+    asked = RoutingRequest((first.address, second.address), 1000, range(15), 64, grpc=True)
+    decision = picker.pick(asked, 0.0)
+    assert decision is not None
+    named, other = decision.endpoints
+    assert decision.destinations == (f"{named[:-1]}1", f"{other[:-1]}1")
+    made = entry(decision.id, attempts=2)
+    address = made.common_properties.upstream_remote_address.socket_address
+    address.address, address.port_value = other[:-3], 81
+    assert completions.apply(read(made)[0], picker, 1.0)
+    again = picker.pick(asked, 2.0)
+    assert again is not None
+    assert again.endpoints[0] == other  # its blocks are there now, not where it was sent first
+    assert again.matched_tokens > 0

@@ -14,10 +14,11 @@ from envoy.service.accesslog.v3 import als_pb2
 from envoy.service.ext_proc.v3 import external_processor_pb2 as pb
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from ext_proc.health_service import EXT_PROC_SERVICE
 from ext_proc.metrics import PickerMetrics
 from ext_proc.picker import Picker
 from ext_proc.request import RoutingRequest
-from ext_proc.server import ACCESS_LOG_SERVICE, EXT_PROC_SERVICE, PickerService, serve_picker
+from ext_proc.server import ACCESS_LOG_SERVICE, PickerService, serve_picker
 from ext_proc.steer import Steerer
 from ext_proc.waiting import WaitingRoom
 from fleet.errors import StartError
@@ -64,7 +65,7 @@ async def served(request: pytest.FixtureRequest) -> AsyncIterator[tuple[Served, 
     made = Served()
     options = [("grpc.max_send_message_length", -1)]
     async with (
-        serve_picker(made.service, "127.0.0.1:0", LARGEST, request.param) as port,
+        serve_picker(made.service, "127.0.0.1:0", LARGEST, transport=request.param) as port,
         grpc.aio.insecure_channel(f"127.0.0.1:{port}", options=options) as channel,
         asyncio.TaskGroup() as tasks,
     ):
@@ -247,5 +248,7 @@ async def test_says_in_one_line_that_an_address_cannot_be_listened_on(
     tmp_path: Path, transport: Transport
 ) -> None:
     with pytest.raises(StartError, match=r"picker_address unix:.*cannot listen"):
-        async with serve_picker(Served().service, f"unix:{tmp_path}/absent/picker.sock", LARGEST, transport):
+        async with serve_picker(
+            Served().service, f"unix:{tmp_path}/absent/picker.sock", LARGEST, transport=transport
+        ):
             pass

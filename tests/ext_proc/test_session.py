@@ -5,7 +5,9 @@ from typing import Any
 import pytest
 
 from ext_proc import session
+from fleet.settings import PickerSettings
 
+KEYS = [key.split(".") for key in PickerSettings().session_body_keys]
 NAMES = ("x-session-id", "x-conversation-id")
 
 
@@ -32,16 +34,20 @@ def test_finds_the_cookie_among_others() -> None:
         ({"prompt_cache_key": "k", "metadata": {"session_id": "m"}}, "k"),
         ({"metadata": {"session_id": "m"}, "user": "u"}, "m"),
         ({"user": "u"}, "u"),
-        ({"session_id": 5, "metadata": [], "conversation": {"id": 7}}, ""),
+        ({"metadata": {"user_id": "a"}}, "a"),
+        ({"parameters": {"sequence_id": 7}}, "7"),
+        ({"parameters": {"sequence_id": "seven"}}, "seven"),
+        ({"parameters": {"sequence_id": 0}}, ""),
+        ({"session_id": -5, "metadata": [], "conversation": {"id": 7.5}, "user": 10**30}, ""),
         ({}, ""),
     ],
 )
 def test_finds_the_session_in_every_documented_place_of_a_body(body: dict[str, Any], found: str) -> None:
-    assert session.from_body(body) == found
+    assert session.from_body(body, KEYS) == found
 
 
 def test_cuts_ids_that_are_too_long_to_remember() -> None:
-    assert len(session.from_body({"user": "u" * 9999})) == session.LENGTH_MAX
+    assert len(session.from_body({"user": "u" * 9999}, KEYS)) == session.LENGTH_MAX
     assert len(session.from_headers({"x-session-id": "s" * 9999}, NAMES, "")) == session.LENGTH_MAX
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from ext_proc.picker import Picker
 from ext_proc.request import RoutingRequest
-from ext_proc.steer import Steerer
+from ext_proc.steer import Steered, Steerer
 from ext_proc.waiting import WaitingRoom
 from fleet.model import Endpoint, Fleet, Hardware, Load, Model, Version
 from fleet.prefix import PrefixHasher
@@ -118,10 +118,30 @@ def test_says_in_a_word_what_became_of_a_request(
     assert steerer.steer(cluster, CHAT, {}, body, 0.0).outcome == outcome
 
 
+def test_considers_what_it_would_decide_and_books_nothing() -> None:
+    picker = Picker(SETTINGS, FLEET.endpoints.values())
+    steerer = make_steerer(picker)
+    first = steerer.steer("llama/stable", CHAT, {}, chat("word " * 500), 0.0).decision
+    assert first is not None
+    picker.finish(first.id, 1.0, endpoint=first.endpoints[0])
+    considered = steerer.consider("llama/stable", CHAT, {}, chat("word " * 500), 2.0)
+    assert not isinstance(considered, Steered)
+    assert considered.candidates[0].prediction.address == first.endpoints[0]
+    assert considered.candidates[0].prediction.matched_tokens > 0
+    assert picker.in_flight == 0
+
+
+@pytest.mark.parametrize(
+    ("cluster", "reason"), [("elsewhere", "unknown-cluster"), ("llama/stable", "not-json")]
+)
+def test_says_why_it_would_not_decide(steerer: Steerer, cluster: str, reason: str) -> None:
+    assert steerer.consider(cluster, CHAT, {}, b"not json", 0.0) == Steered(reason)
+
+
 def test_wants_the_body_of_posts_it_can_read_only(steerer: Steerer) -> None:
     assert steerer.wants_body("POST", CHAT)
     assert not steerer.wants_body("GET", CHAT)
-    assert not steerer.wants_body("POST", "/v1/embeddings")
+    assert not steerer.wants_body("POST", "/v1/models")
 
 
 @pytest.mark.parametrize(
@@ -294,3 +314,55 @@ def test_a_sessions_key_names_its_tenant(steerer: Steerer) -> None:
     assert placed_by(steerer, chat("hi"), {"x-session-id": "a"}).session == "\na"
     assert placed_by(steerer, chat("hi", session_id="b")).session == "\nb"
     assert placed_by(steerer, chat("hi")).session == ""
+
+
+def grpc_fleet() -> Fleet:
+    """The same, where two endpoints of the stable version serve gRPC."""
+    model = FLEET.models[0]
+    stable, canary = model.versions
+    members = [replace(e, grpc_address=f"{e.address[:-3]}:81") for e in stable.endpoints[:2]]
+    served = replace(stable, endpoints=(*members, *stable.endpoints[2:]))
+    return Fleet((replace(model, versions=(served, canary)),))
+
+
+STREAM_HEADERS = {
+    ":method": "POST",
+    ":path": "/inference.GRPCInferenceService/ModelStreamInfer",
+    "content-type": "application/grpc",
+}
+
+
+def test_a_grpc_cluster_has_the_endpoints_that_serve_it_and_names_where_they_do() -> None:
+    fleet = grpc_fleet()
+    steerer = make_steerer(Picker(SETTINGS, fleet.endpoints.values()), fleet=fleet)
+    steered = steerer.decide_early("llama/stable/grpc", STREAM_HEADERS, 0.0)
+    assert steered is not None
+    assert steered.decision is not None
+    assert set(steered.decision.endpoints) == {"10.0.0.1:80", "10.0.0.2:80"}
+    assert {f"{a[:-1]}0" for a in steered.decision.destinations} == set(steered.decision.endpoints)
+    plain = steerer.steer("llama/stable", CHAT, {}, chat("hello"), 0.0).decision
+    assert plain is not None
+    assert plain.destinations == plain.endpoints
+
+
+def test_a_stream_that_opens_owes_nothing_and_times_nothing() -> None:
+    fleet = grpc_fleet()
+    picker = Picker(SETTINGS, fleet.endpoints.values())
+    steerer = make_steerer(picker, fleet=fleet)
+    warm = steerer.steer("llama/stable", CHAT, {}, chat("long " * 20_000), 0.0).decision
+    assert warm is not None
+    picker.finish(warm.id, 9.0, endpoint=warm.endpoints[0])
+    headers = STREAM_HEADERS | {"x-model": "llama"}
+    steered = steerer.decide_early("llama/stable/grpc", headers, 10.0)
+    assert steered is not None
+    assert steered.decision is not None
+    request = steered.decision.placed.request
+    assert (request.prompt_tokens, request.streamed, request.model) == (0, False, "llama")
+    assert picker.queues(10.1) == [0.0] * 5
+    picker.finish(steered.decision.id, 900.0, endpoint=steered.decision.endpoints[0])
+    assert picker.in_flight == 0
+
+
+def test_the_model_is_read_from_the_configured_header_where_the_body_names_none(steerer: Steerer) -> None:
+    assert placed_by(steerer, chat("hello"), {"x-model": "llama"}).model == "llama"
+    assert placed_by(steerer, chat("hello", model="other"), {"x-model": "llama"}).model == "other"

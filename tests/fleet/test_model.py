@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from fleet.model import Endpoint, Fleet, Hardware, Load, Model, Version, cluster_name
+from fleet.model import Endpoint, Fleet, Hardware, Load, Model, Version, cluster_name, grpc_cluster_name
 
 
 def version(name: str, *addresses: str, model: str = "m") -> Version:
@@ -54,3 +54,15 @@ def test_an_engine_that_tells_no_blocks_counts_as_empty_and_of_unknown_size() ->
 
 def test_hardware_is_told_by_gpu_and_sharding() -> None:
     assert str(Hardware("A100-80GB", 4)) == "A100-80GB-TP4"
+
+
+def test_a_version_that_serves_grpc_is_a_second_cluster_of_the_same_endpoints() -> None:
+    def member(n: int, model: str, grpc_address: str = "") -> Endpoint:
+        hardware = Hardware("H100-80GB")
+        return Endpoint(f"10.0.0.{n}:80", model, "v", "p", hardware, grpc_address=grpc_address)
+
+    some = (member(1, "m", "10.0.0.1:81"), member(2, "m"))
+    fleet = Fleet((Model("m", (Version("v", 1, some),)), Model("n", (Version("v", 1, (member(3, "n"),)),))))
+    assert fleet.grpc_clusters == {"m/v/grpc": (some[0],)}
+    assert not fleet.grpc_clusters.keys() & fleet.clusters.keys()
+    assert grpc_cluster_name("m", "v") in fleet.grpc_clusters

@@ -226,3 +226,36 @@ def test_a_request_is_silent_only_after_four_reports_that_leave_it_out() -> None
 def test_says_where_a_field_of_a_pool_stands() -> None:
     made = parse(GOOD, "f")
     assert settings.pool_field(*made.pools()[1], "gpu") == "models.llama.versions.canary.pools.l4.gpu"
+
+
+def test_grpc_is_served_nowhere_unless_a_port_or_addresses_say_where() -> None:
+    def addresses(**more: object) -> list[str]:
+        data = copy.deepcopy(GOOD)
+        data["models"][0]["versions"][0]["pools"][0] |= more
+        return [endpoint.grpc_address for endpoint in parse(data, "f").fleet().endpoints.values()]
+
+    assert addresses() == ["", "", ""]
+    assert addresses(grpc_port=8001) == ["10.0.0.1:8001", "[fd00::1]:8001", ""]
+    own = ["10.0.0.1:8001", "10.0.0.1:8002"]
+    assert addresses(grpc_endpoints=own) == [*own, ""]
+
+
+def test_each_endpoint_has_a_grpc_address_of_its_own_or_none_has_any() -> None:
+    def refused(**more: object) -> str:
+        data = copy.deepcopy(GOOD)
+        data["models"][0]["versions"][0]["pools"][0] |= more
+        return refusal(data)
+
+    one, two = "10.0.0.1:8001", "10.0.0.1:8002"
+    assert refused(grpc_endpoints=[one]) == (
+        f"{IN_POOL}.grpc_endpoints is 1: expected one for each of `endpoints`, which are 2"
+    )
+    both = refused(grpc_endpoints=[one, two], grpc_port=8001)
+    assert both == f"{IN_POOL}.grpc_port is 8001: expected none beside `grpc_endpoints`"
+    same_host = refused(endpoints=["10.0.0.1:1", "10.0.0.1:2"], grpc_port=8001)
+    assert same_host.startswith(f"{IN_POOL}.grpc_port.1 is '{one}': expected an address that ")
+    taken = refused(grpc_endpoints=[one, "10.0.0.2:8000"])
+    assert "grpc_endpoints.1" in taken
+    assert "10.0.0.2:8000" in taken
+    nowhere = refused(endpoints=[], emulated={"count": 2}, grpc_port=8001)
+    assert nowhere.startswith(f"{IN_POOL}.grpc_port is 8001: expected `emulated.grpc` where there are no")

@@ -90,7 +90,7 @@ def test_names_file_field_value_and_what_would_be_right_in_one_line(data: object
         ({"modles": []}, f"modles is an empty list: unknown field, expected one of {TOP}"),
         (
             fleet(picker={"max_body_bytes": 1}),
-            "picker.max_body_bytes is 1: unknown field, expected one of max_hashed_bytes, ",
+            "picker.max_body_bytes is 1: unknown field, expected one of max_parsed_bytes, ",
         ),
         (fleet() | {True: 1}, "True: unknown field, expected one of listen, "),
         (fleet() | {"a\nb": 1}, r"'a\nb' is 1: unknown field, expected one of listen, "),

@@ -25,15 +25,23 @@ if TYPE_CHECKING:
 def fixed_resources(settings: Settings, fleet: Fleet) -> tuple[Resource, ...]:
     """All that stays while weights change: listener, routes and clusters."""
     versions = (version_cluster(name, settings) for name in fleet.clusters)
+    grpc = (version_cluster(name, settings, grpc=True) for name in fleet.grpc_clusters)
     return (
         http_listener(settings),
         route_configuration(settings, fleet),
         picker_cluster(settings),
         log_cluster(settings),
         *versions,
+        *grpc,
     )
 
 
 def weighted_resources(fleet: Fleet, weights: Mapping[str, int]) -> tuple[Resource, ...]:
     """The endpoints of each cluster; those without a weight are ejected."""
-    return tuple(load_assignment(name, endpoints, weights) for name, endpoints in fleet.clusters.items())
+    return (
+        *(load_assignment(name, members, weights) for name, members in fleet.clusters.items()),
+        *(
+            load_assignment(name, members, weights, grpc=True)
+            for name, members in fleet.grpc_clusters.items()
+        ),
+    )

@@ -54,8 +54,11 @@ waiting requests in one moment, and Envoy's default of 3 would fail all but thre
 _HTTP_OPTIONS = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 
 
-def version_cluster(name: str, settings: Settings) -> Resource:
-    """The cluster of one version: endpoints over EDS, chosen by the picker's metadata, else by weight."""
+def version_cluster(name: str, settings: Settings, *, grpc: bool = False) -> Resource:
+    """The cluster of one version: endpoints over EDS, chosen by the picker's metadata, else by weight.
+
+    With `grpc` they are spoken to over HTTP/2, without pings: a gRPC server hangs up on who pings often.
+    """
     message = cluster.Cluster(
         name=name,
         type=cluster.ClusterDiscoveryType.EDS,
@@ -77,6 +80,7 @@ def version_cluster(name: str, settings: Settings) -> Resource:
         ),
         outlier_detection=_outliers(),
         ignore_health_on_host_removal=True,
+        typed_extension_protocol_options=_speaking(core.Http2ProtocolOptions()) if grpc else {},
     )
     return Resource(CLUSTER, name, bytes(message), frozenset({(ENDPOINT, name)}))
 
@@ -104,7 +108,13 @@ def _grpc_cluster(name: str, settings: Settings, limits: cluster.CircuitBreakers
         load_assignment=endpoint.ClusterLoadAssignment(
             cluster_name=name, endpoints=[endpoint.LocalityLbEndpoints(lb_endpoints=[host])]
         ),
-        typed_extension_protocol_options={_HTTP_OPTIONS: Any.pack(_http2())},
+        typed_extension_protocol_options=_speaking(
+            core.Http2ProtocolOptions(
+                connection_keepalive=core.KeepaliveSettings(
+                    interval=seconds(FROZEN_SECONDS), timeout=seconds(FROZEN_SECONDS)
+                )
+            )
+        ),
         health_checks=[_grpc_health_check()],
         common_lb_config=_panic_below(0),  # a picker that fails its checks gets nothing, and Envoy fails open
         circuit_breakers=_breakers(limits),
@@ -172,13 +182,8 @@ def _grpc_health_check() -> core.HealthCheck:
     )
 
 
-def _http2() -> upstreams_http.HttpProtocolOptions:
-    return upstreams_http.HttpProtocolOptions(
-        explicit_http_config=upstreams_http.HttpProtocolOptionsExplicitHttpConfig(
-            http2_protocol_options=core.Http2ProtocolOptions(
-                connection_keepalive=core.KeepaliveSettings(
-                    interval=seconds(FROZEN_SECONDS), timeout=seconds(FROZEN_SECONDS)
-                )
-            )
-        )
-    )
+def _speaking(http2: core.Http2ProtocolOptions) -> dict[str, Any]:
+    """A cluster's protocol options: HTTP/2, so set up."""
+    explicit = upstreams_http.HttpProtocolOptionsExplicitHttpConfig(http2_protocol_options=http2)
+    options = upstreams_http.HttpProtocolOptions(explicit_http_config=explicit)
+    return {_HTTP_OPTIONS: Any.pack(options)}

@@ -23,14 +23,19 @@ _EJECTED_WEIGHT = 1
 """An ejected endpoint stays listed, so that its running answers finish; Envoy refuses a weight of 0."""
 
 
-def load_assignment(name: str, endpoints: tuple[Endpoint, ...], weights: Mapping[str, int]) -> Resource:
-    """The endpoints of cluster `name`, a locality per pool; those without a weight are UNHEALTHY."""
+def load_assignment(
+    name: str, endpoints: tuple[Endpoint, ...], weights: Mapping[str, int], *, grpc: bool = False
+) -> Resource:
+    """The endpoints of cluster `name`, a locality per pool; those without a weight are UNHEALTHY.
+
+    With `grpc` they are dialled at their gRPC addresses; weights go by the endpoint all the same.
+    """
     message = endpoint_pb2.ClusterLoadAssignment(cluster_name=name)
     pools: dict[str, list[Endpoint]] = {}
     for member in endpoints:
         pools.setdefault(member.pool, []).append(member)
     for pool, members in pools.items():
-        _add_locality(message, pool, members, weights)
+        _add_locality(message, pool, members, weights, grpc=grpc)
     return Resource(ENDPOINT, name, message.SerializeToString(deterministic=True))
 
 
@@ -45,6 +50,8 @@ def _add_locality(
     pool: str,
     members: list[Endpoint],
     weights: Mapping[str, int],
+    *,
+    grpc: bool,
 ) -> None:
     locality = message.endpoints.add()
     locality.locality.zone = pool
@@ -54,6 +61,6 @@ def _add_locality(
         weight = weights.get(member.address)
         added = locality.lb_endpoints.add(health_status=UNHEALTHY if weight is None else HEALTHY)
         added.load_balancing_weight.value = weight or _EJECTED_WEIGHT
-        host, port = addresses.split(member.address)
+        host, port = addresses.split(member.grpc_address if grpc else member.address)
         socket_address = added.endpoint.address.socket_address
         socket_address.address, socket_address.port_value = host, port

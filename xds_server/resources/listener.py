@@ -9,6 +9,8 @@ from fleet.names import (
     CLUSTER_ATTRIBUTE,
     FIRST_BODY_FORMAT,
     FIRST_BODY_TAG,
+    GRPC_STATUS_FORMAT,
+    GRPC_STATUS_TAG,
     HOLD_SLACK_SECONDS,
     LB_NAMESPACE,
     LOG_FLUSH_SECONDS,
@@ -139,7 +141,10 @@ def _picked_requests_log() -> accesslog.AccessLog:
                     grpc_service=grpc_to(LOG_CLUSTER),
                     transport_api_version=core.ApiVersion.V3,
                     buffer_flush_interval=seconds(LOG_FLUSH_SECONDS),
-                    custom_tags=[tracing.CustomTag(tag=FIRST_BODY_TAG, value=FIRST_BODY_FORMAT)],
+                    custom_tags=[
+                        tracing.CustomTag(tag=FIRST_BODY_TAG, value=FIRST_BODY_FORMAT),
+                        tracing.CustomTag(tag=GRPC_STATUS_TAG, value=GRPC_STATUS_FORMAT),
+                    ],
                 )
             )
         ),

@@ -60,3 +60,26 @@ def test_the_resolved_default_reads_back_to_the_same(tmp_path: Path) -> None:
     file.write_text(dump(resolved))
     assert load(file) == resolved
     assert len(resolved.fleet().endpoints) == 6
+
+
+def test_emulated_pools_get_grpc_addresses_where_they_ask_for_them(tmp_path: Path) -> None:
+    pools: list[dict[str, Any]] = [
+        {"name": "asks", "gpu": "L4-24GB", "emulated": {"count": 2, "grpc": True}},
+        {
+            "name": "says",
+            "gpu": "L4-24GB",
+            "endpoints": ["127.0.0.1:7001"],
+            "grpc_endpoints": ["127.0.0.1:7002"],
+            "emulated": {"grpc": True},
+        },
+        {"name": "does-not", "gpu": "L4-24GB", "emulated": {}},
+    ]
+    data = {"models": [{"name": "m", "versions": [{"name": "v", "pools": pools}]}]}
+    settings = resolve(parse(data, "test"), RUNTIME, REDIS)
+    found = {pool.name: pool.grpc_addresses for _, _, pool in settings.pools()}
+    assert len(set(found["asks"]) - set(_endpoints(settings)["asks"])) == 2
+    assert found["says"] == ("127.0.0.1:7002",)
+    assert found["does-not"] == ()
+    file = tmp_path / "kvpilot.yaml"
+    file.write_text(dump(settings))
+    assert load(file) == settings

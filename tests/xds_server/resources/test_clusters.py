@@ -70,3 +70,21 @@ def test_a_version_retries_by_budget_and_needs_its_endpoints() -> None:
     assert thresholds.retry_budget.min_retry_concurrency.value > 3
     assert thresholds.max_requests.value > 1024
     assert resource.needs == {(ENDPOINT, "m/v")}
+
+
+def http_options(message: Any) -> Any:
+    (packed,) = message.typed_extension_protocol_options.values()
+    return http_protocol_options_pb2.HttpProtocolOptions.FromString(packed.value).explicit_http_config
+
+
+def test_a_versions_grpc_cluster_is_the_same_over_http2_and_without_pings() -> None:
+    plain = parsed(version_cluster("m/v", one_pool_settings()))
+    resource = version_cluster("m/v/grpc", one_pool_settings(), grpc=True)
+    grpc = parsed(resource)
+    assert not plain.typed_extension_protocol_options
+    assert http_options(grpc).HasField("http2_protocol_options")
+    assert not http_options(grpc).http2_protocol_options.HasField("connection_keepalive")
+    assert resource.needs == {(ENDPOINT, "m/v/grpc")}
+    grpc.ClearField("typed_extension_protocol_options")
+    grpc.name = plain.name
+    assert grpc == plain

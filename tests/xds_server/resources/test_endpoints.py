@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 from envoy.config.core.v3 import health_check_pb2
 from envoy.config.endpoint.v3 import endpoint_pb2
 
@@ -44,3 +46,21 @@ def test_an_unknown_cluster_is_empty() -> None:
     message = endpoint_pb2.ClusterLoadAssignment.FromString(empty_load_assignment("x"))
     assert message.cluster_name == "x"
     assert not message.endpoints
+
+
+def test_grpc_is_dialled_at_its_own_address_with_the_endpoints_weight_and_health() -> None:
+    members = tuple(replace(m, grpc_address=f"10.9.9.{n}:8001") for n, m in enumerate(MEMBERS))
+    weights = {"10.0.0.1:80": 5, "[fd00::2]:80": 7}
+    made = load_assignment("m/stable/grpc", members, weights, grpc=True)
+    message = endpoint_pb2.ClusterLoadAssignment.FromString(made.body)
+    found = {
+        (e.endpoint.address.socket_address.address, e.health_status): e.load_balancing_weight.value
+        for group in message.endpoints
+        for e in group.lb_endpoints
+    }
+    assert message.cluster_name == "m/stable/grpc"
+    assert found == {
+        ("10.9.9.0", health_check_pb2.HEALTHY): 5,
+        ("10.9.9.2", health_check_pb2.UNHEALTHY): 1,
+        ("10.9.9.1", health_check_pb2.HEALTHY): 7,
+    }

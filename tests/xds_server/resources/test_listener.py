@@ -12,6 +12,8 @@ from fleet.names import (
     CLUSTER_ATTRIBUTE,
     FIRST_BODY_FORMAT,
     FIRST_BODY_TAG,
+    GRPC_STATUS_FORMAT,
+    GRPC_STATUS_TAG,
     HOLD_SLACK_SECONDS,
     LB_NAMESPACE,
     PICK_ID_KEY,
@@ -122,7 +124,10 @@ def test_log_entries_go_to_the_picker_soon_and_tell_of_the_first_body_byte() -> 
     _, config = access_log()
     assert config.grpc_service.envoy_grpc.cluster_name == LOG_CLUSTER
     assert 0 < seconds(config.buffer_flush_interval) <= 0.1
-    assert {tag.tag: tag.value for tag in config.custom_tags} == {FIRST_BODY_TAG: FIRST_BODY_FORMAT}
+    assert {tag.tag: tag.value for tag in config.custom_tags} == {
+        FIRST_BODY_TAG: FIRST_BODY_FORMAT,
+        GRPC_STATUS_TAG: GRPC_STATUS_FORMAT,
+    }
 
 
 def test_entries_come_while_an_answer_still_streams() -> None:

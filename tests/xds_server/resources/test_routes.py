@@ -1,12 +1,16 @@
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 from envoy.config.route.v3 import route_pb2
+from envoy.extensions.filters.http.ext_proc.v3 import ext_proc_pb2, processing_mode_pb2
 
 from fleet.settings_file import parse
 from xds_server.resources.routes import route_configuration
 from xds_server.snapshot import CLUSTER
+
+Mode = processing_mode_pb2.ProcessingMode
 
 
 def version(name: str, weight: int, port: int) -> dict[str, Any]:
@@ -21,7 +25,7 @@ MODELS = [
 
 
 def virtual_host(**more: Any) -> Any:
-    settings = parse({"models": MODELS, **more}, "test")
+    settings = parse({"models": MODELS} | more, "test")
     body = route_configuration(settings, settings.fleet()).body
     return route_pb2.RouteConfiguration.FromString(body).virtual_hosts[0]
 
@@ -83,3 +87,69 @@ def test_needs_every_cluster_that_it_routes_to() -> None:
     settings = parse({"models": MODELS}, "test")
     needs = route_configuration(settings, settings.fleet()).needs
     assert needs == {(CLUSTER, "m/a"), (CLUSTER, "m/b"), (CLUSTER, "n/only")}
+
+
+def with_grpc(*names: str) -> list[dict[str, Any]]:
+    """The models, where these versions serve gRPC."""
+    models: Any = copy.deepcopy(MODELS)
+    for model in models:
+        for each in model["versions"]:
+            if f"{model['name']}/{each['name']}" in names:
+                each["pools"][0]["grpc_port"] = 8000 + int(each["pools"][0]["endpoints"][0][-1])
+    return list(models)
+
+
+def test_grpc_goes_to_the_clusters_of_its_own_with_the_same_shares_before_all_else() -> None:
+    routes = virtual_host(models=with_grpc("m/a", "m/b", "m/off")).routes
+    assert [r.name for r in routes] == ["m/grpc-stream", "m/grpc", "m", "n", "m/grpc-stream", "m/grpc", "m"]
+    stream, call, plain = routes[:3]
+    assert stream.match.path == "/inference.GRPCInferenceService/ModelStreamInfer"
+    assert call.match.prefix == "/inference.GRPCInferenceService/"
+    for found in (stream, call):
+        assert found.match.HasField("grpc")  # only what says application/grpc
+        shares = {c.name: c.weight.value for c in found.route.weighted_clusters.clusters}
+        assert shares == {"m/a/grpc": 90, "m/b/grpc": 10}
+        assert found.route.hash_policy == plain.route.hash_policy
+        assert [h.string_match.exact for h in found.match.headers] == ["m"]
+    assert all(not found.match.headers for found in routes[4:])
+
+
+def test_versions_without_grpc_leave_their_share_of_it_to_the_others() -> None:
+    routes = virtual_host(models=with_grpc("m/b")).routes
+    assert routes[0].route.cluster == routes[1].route.cluster == "m/b/grpc"
+    assert len(routes[2].route.weighted_clusters.clusters) == 2
+
+
+def test_grpc_is_retried_by_its_own_statuses_too_and_has_no_deadline() -> None:
+    action = virtual_host(models=with_grpc("m/a")).routes[1].route
+    plain = virtual_host().routes[0].route
+    own = set(action.retry_policy.retry_on.split(",")) - set(plain.retry_policy.retry_on.split(","))
+    assert own == {"unavailable", "resource-exhausted"}
+    assert action.HasField("timeout")
+    assert action.timeout.ToTimedelta().total_seconds() == 0
+    assert not action.HasField("idle_timeout")  # the listener's holds
+
+
+def test_a_stream_may_be_silent_for_longer_and_is_decided_from_its_headers() -> None:
+    models = with_grpc("m/a")
+    stream, call, *_ = virtual_host(models=models, envoy={"grpc_stream_idle_timeout_seconds": 9}).routes
+    assert stream.route.idle_timeout.ToTimedelta().total_seconds() == 9
+    assert not call.typed_per_filter_config
+    override = ext_proc_pb2.ExtProcPerRoute()
+    assert stream.typed_per_filter_config["envoy.filters.http.ext_proc"].Unpack(override)
+    mode = override.overrides.processing_mode
+    assert (mode.request_header_mode, mode.request_body_mode) == (Mode.SEND, Mode.NONE)
+    assert (mode.response_header_mode, mode.response_body_mode) == (Mode.SKIP, Mode.NONE)
+    unsteered = virtual_host(models=models, steering="weighted").routes[0]
+    assert not unsteered.typed_per_filter_config  # it would ask the picker after all
+
+
+def test_needs_the_grpc_clusters_that_it_routes_to() -> None:
+    settings = parse({"models": with_grpc("m/a", "n/only", "m/off")}, "test")
+    needs = route_configuration(settings, settings.fleet()).needs
+    assert {name for _, name in needs} == {"m/a", "m/b", "n/only", "m/a/grpc", "n/only/grpc"}
+
+
+def test_the_header_that_names_a_model_is_a_setting() -> None:
+    host = virtual_host(picker={"model_header": "X-Wanted"})
+    assert [r.match.headers[0].name for r in host.routes[:2]] == ["x-wanted", "x-wanted"]
