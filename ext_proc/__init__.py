@@ -3,5 +3,6 @@
 Contract: imports `fleet`, never `xds_server`. Requests are decided from memory; no request waits for
 Redis. `request`, `protocols`, `session`, `endpoint`, `predict`, `health`, `traffic`, `picker` and `steer` are
 plain synchronous code. Envoy's messages stop at `stream`, `reply` and `completions`; gRPC stops at `server`
-and `app`. Prompt text is hashed and dropped: it is never stored or logged.
+and `health_service`; metrics, spans and log lines are made in `reporter`. Prompt text is hashed and dropped:
+it is never stored or logged.
 """

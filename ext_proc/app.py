@@ -7,12 +7,19 @@ import logging
 import secrets
 from typing import TYPE_CHECKING
 
+from ext_proc import explain_page
+from ext_proc.admission.door import Admission
 from ext_proc.health_service import HealthService
+from ext_proc.ledger_metrics import LedgerCollector
+from ext_proc.lender import Lender
 from ext_proc.loop_guard import guard_loop
 from ext_proc.metrics import PickerMetrics
 from ext_proc.picker import Picker
+from ext_proc.reporter import Reporter
 from ext_proc.server import PICK_SECONDS, PickerService, serve_picker
 from ext_proc.steer import Steerer
+from ext_proc.tracing import open_tracer
+from ext_proc.trust import Trust
 from ext_proc.view import View
 from ext_proc.waiting import WaitingRoom
 from ext_proc.watchdog import HANG_SHARE, Watchdog
@@ -79,18 +86,39 @@ async def run(settings: Settings, source: str, stop: asyncio.Event) -> None:
         stale_after=settings.collect.stale_after_seconds,
         name=secrets.token_hex(8),
     )
+    LedgerCollector(picker, metrics.registry)
     room = WaitingRoom(picker, settings.picker.hold_seconds, settings.picker.held_max)
-    hasher = PrefixHasher(key, settings.picker.block_bytes)
-    steerer = Steerer(settings.picker, fleet, hasher, picker, room, settings.envoy.buffer_bytes)
+    admission = Admission(settings.admissions(), settings.tenants, picker, secrets.randbits(64))
+    steerer = Steerer(
+        settings.picker,
+        fleet,
+        PrefixHasher(key, settings.picker.block_bytes),
+        picker,
+        room,
+        Trust(settings.trust),
+        admission,
+        retry_bytes=settings.envoy.buffer_bytes,
+    )
     metrics.show(steerer.tallies)
     pick_seconds = min(PICK_SECONDS, HANG_SHARE * settings.envoy.message_timeout_seconds)
     watchdog = Watchdog(pick_seconds, room.longest)
-    service = PickerService(steerer, picker, room, metrics, watchdog)
+    tracer = (
+        await asyncio.to_thread(open_tracer, settings.picker.tracing) if settings.picker.tracing else None
+    )
+    tenants = frozenset(tenant.name for tenant in settings.tenants.known)
+    reporter = Reporter(metrics, tracer)
+    service = PickerService(steerer, picker, room, metrics, watchdog, reporter, tenants)
     health = HealthService(watchdog)
     store = RedisStore(settings.redis_url)
     try:
         async with (
-            metrics_page(metrics.registry, "picker_metrics", settings.picker_metrics),
+            metrics_page(
+                metrics.registry,
+                "picker_metrics",
+                settings.picker_metrics,
+                [explain_page.route(steerer)],
+                2 * settings.envoy.buffer_bytes,  # base64, and headers
+            ),
             serve_picker(
                 service,
                 settings.picker_address,
@@ -102,15 +130,20 @@ async def run(settings: Settings, source: str, stop: asyncio.Event) -> None:
         ):
             log.info("picking among %d endpoints on %s", len(fleet.endpoints), settings.picker_address)
             view = View(fleet, picker, store, metrics, outage)
-            running = (
+            running = [
                 tasks.create_task(view.run(settings.collect.interval_seconds)),
                 tasks.create_task(service.dispatch()),
                 tasks.create_task(health.run()),
                 tasks.create_task(become_ready(watchdog, view, FIRST_STATE_SECONDS)),
                 tasks.create_task(guard_loop(settings.picker.stuck_seconds)),
-            )
+            ]
+            if admission.budgets is not None:
+                leases = StoreOutage(metrics.registry, "kvpilot_picker_leases")
+                running.append(tasks.create_task(Lender(admission.budgets, store, leases).run()))
             await stop.wait()
             for task in running:
                 task.cancel()
     finally:
         await store.close()
+        if tracer is not None:
+            await asyncio.to_thread(tracer.close)

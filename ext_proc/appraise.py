@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections import OrderedDict
 from operator import attrgetter
 from typing import TYPE_CHECKING
 
-from ext_proc.choice import Considered, order, tie
+from ext_proc.choice import Considered, order, prefer_in_time, tie
 from ext_proc.predict import predict
 from ext_proc.price import PATIENCE, Pool, Sums, price
 from ext_proc.shortlist import LOOKS_MAX, Board, Group
@@ -70,7 +71,10 @@ class Appraiser:
                 return None
             candidates = self._all(request, states, reserved, held_seconds, now)
             count = len(states)
-        return Considered(candidates, order(candidates, self._endpoints, home, self._random), count)
+        why = order(candidates, self._endpoints, home, self._random)
+        if request.deadline < math.inf:
+            why = prefer_in_time(candidates, request.deadline - now) or why
+        return Considered(candidates, why, count)
 
     def refresh(self, now: float) -> None:
         """Bring up to `now` what the clock alone changes."""

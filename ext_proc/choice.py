@@ -23,6 +23,7 @@ EQUAL_LOAD = 1.02
 
 CHEAPEST = "the lowest cost"
 AT_HOME = "among equals, where its session is"
+IN_TIME = "the lowest cost of those that meet its objective"
 LEAST_BUSY = "among equals, the fewest answers running for its speed"
 
 
@@ -59,6 +60,18 @@ def order(
 def tie(best: Candidate) -> float:
     """Seconds by which others may cost more than the best one and are equal to it."""
     return TIE_SECONDS + TIE_SHARE * best.prediction.prefill
+
+
+def prefer_in_time(candidates: list[Candidate], seconds: float) -> str | None:
+    """Put those first, in place, that should answer within `seconds`; why, where that changes the first."""
+    if candidates[0].prediction.ttft <= seconds:
+        return None
+    in_time = [candidate for candidate in candidates if candidate.prediction.ttft <= seconds]
+    if not in_time:
+        return None
+    late = [candidate for candidate in candidates if candidate.prediction.ttft > seconds]
+    candidates[:] = [*in_time, *late]
+    return IN_TIME
 
 
 def _load(state: EndpointState) -> float:

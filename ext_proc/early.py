@@ -29,12 +29,6 @@ length, so that blocks stay those of the text and reading costs a constant share
 BLOCKS_MAX = 1_000_000
 """Blocks remembered over all sessions, 8 bytes each: the budget that the prefix index has, too."""
 
-ASSUMED_PROMPT_TOKENS = 512.0
-"""Of a prompt that nobody reads, before any of its cluster was read."""
-
-MEAN_SHARE = 0.02
-"""What one prompt counts for in the mean: a memory of about 50."""
-
 _MIX, _MASK = 0x9E3779B97F4A7C15, (1 << 64) - 1  # the golden ratio in 64 bits: it visits every number once
 
 
@@ -63,7 +57,7 @@ class _Turn:
 
 
 class Recall:
-    """What was read of sessions' last turns, and of prompts on the whole. Bounded; the oldest go first."""
+    """What was read of sessions' last turns. Bounded; the oldest go first."""
 
     def __init__(self, sessions_max: int, blocks_max: int = BLOCKS_MAX) -> None:
         """`sessions_max` 0: sessions are not remembered at all."""
@@ -71,7 +65,6 @@ class Recall:
         self._blocks_max = blocks_max
         self._blocks = 0
         self._turns: OrderedDict[str, _Turn] = OrderedDict()
-        self._means: dict[str, float] = {}
 
     def __len__(self) -> int:
         """Sessions remembered."""
@@ -79,8 +72,6 @@ class Recall:
 
     def saw(self, cluster: str, path: str, request: RoutingRequest, body_bytes: float) -> None:
         """A request for `path` in `cluster` was read; its whole body has so many bytes."""
-        mean = self._means.get(cluster, request.prompt_tokens)
-        self._means[cluster] = mean + MEAN_SHARE * (request.prompt_tokens - mean)
         if not (self._sessions_max and request.session and body_bytes > 0):
             return
         self.forget(request.session)
@@ -97,10 +88,6 @@ class Recall:
         turn = self._turns.pop(session, None)
         if turn is not None:
             self._blocks -= len(turn.request.blocks)
-
-    def mean_prompt_tokens(self, cluster: str) -> float:
-        """Tokens of a prompt of that cluster, where nobody can know better."""
-        return self._means.get(cluster, ASSUMED_PROMPT_TOKENS)
 
     def next_turn(self, cluster: str, path: str, session: str, body_bytes: int) -> RoutingRequest | None:
         """What a further turn with a body of that length asks for; None where it must be read.

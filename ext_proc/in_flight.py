@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from ext_proc.endpoint import EndpointState
     from ext_proc.events import Ended, Placed
+    from ext_proc.outcome import Outcome
     from ext_proc.outputs import OutputHistory
     from ext_proc.request import RoutingRequest
     from ext_proc.session import SessionTable
@@ -38,6 +39,8 @@ class InFlight:
         self._sessions = sessions
         self._outputs = outputs
         self._placements: dict[str, Placement] = {}
+        self.observer: Callable[[Outcome], None] | None = None
+        """Hears how each request ended that was decided here."""
 
     def __len__(self) -> int:
         """Requests placed and not over."""
@@ -64,8 +67,11 @@ class InFlight:
             if placement.heard_at <= (long_ago if present(placement.replica) else at)
         ]
 
-    def place(self, placed: Placed, now: float) -> None:
-        """A request is on its way to the first of its endpoints, which is one of ours."""
+    def place(self, placed: Placed, now: float, predicted_ttft: float | None = None) -> None:
+        """A request is on its way to the first of its endpoints, which is one of ours.
+
+        Where it was decided here, its first token was predicted to come after `predicted_ttft` seconds.
+        """
         request, address = placed.request, placed.endpoints[0]
         state = self._endpoints[address]
         learnable = state.ledger.unobservable == 0
@@ -83,6 +89,8 @@ class InFlight:
             decodes=len(state.ledger.decodes),
             inserted=self._index.insert(address, request.blocks),
             replica=placed.replica,
+            predicted_ttft=predicted_ttft or 0.0,
+            picked="" if predicted_ttft is None else address,
         )
         state.ledger.place(
             placed.id,
@@ -104,6 +112,7 @@ class InFlight:
             return False
         placement.heard_at = now
         placement.learnable &= attempts <= 1
+        placement.attempts = max(placement.attempts, attempts)
         self._follow(id_, placement, endpoint, attempts, now)
         return True
 
@@ -145,6 +154,8 @@ class InFlight:
             return False
         self._follow(ended.id, placement, ended.endpoint, 1, ended.at)
         self._release(ended.id, placement, ended.at)
+        if self.observer is not None and placement.picked:
+            self.observer(placement.outcome(ended))
         if ended.failed:
             self._failed(ended.endpoint, ended.at)
         if ended.answered and not ended.failed:

@@ -23,10 +23,11 @@ from fleet.cost_model import CostModel
 from fleet.index import PrefixIndex
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from ext_proc.choice import Considered
     from ext_proc.events import RoutingEvent
+    from ext_proc.outcome import Outcome
     from ext_proc.request import RoutingRequest
     from fleet.model import Endpoint, Load, Rate, Traffic
     from fleet.settings import PickerSettings
@@ -34,6 +35,10 @@ if TYPE_CHECKING:
 
 LOST = 10.0
 """Silences after which another replica's request is over: longer than nearly all answers take."""
+
+
+def _nobody_asks(id_: str, ended: Ended | None, now: float) -> None:
+    """What becomes of picks interests nobody else."""
 
 
 _NOTHING: Mapping[str, float] = MappingProxyType({})
@@ -77,6 +82,7 @@ class Picker:
             settings.endpoints_per_pick,
         )
         self._behind_grpc = {e.grpc_address: e.address for e in known if e.grpc_address}
+        self.when_over: Callable[[str, Ended | None, float], None] = _nobody_asks
         self._ids = PickIds(seed)
 
     @property
@@ -92,6 +98,15 @@ class Picker:
     def home(self, session: str) -> str | None:
         """The endpoint that the session was last sent to; None where it has none."""
         return self._sessions.home(session)
+
+    @property
+    def endpoints(self) -> Mapping[str, EndpointState]:
+        """Every endpoint's state by address, for those who show it; only the picker changes it."""
+        return self._endpoints
+
+    def tell(self, observer: Callable[[Outcome], None]) -> None:
+        """`observer` hears, at once, how each request ended that was decided here."""
+        self._in_flight.observer = observer
 
     def pick(self, request: RoutingRequest, now: float) -> Decision | None:
         """The best endpoints among the request's candidates; None if none of them is known."""
@@ -128,7 +143,7 @@ class Picker:
             prefill=best.prefill,
             replica=self.replicas.name,
         )
-        self._in_flight.place(placed, now)
+        self._in_flight.place(placed, now, best.ttft)
         return Decision(
             placed.id,
             placed.endpoints,
@@ -148,6 +163,22 @@ class Picker:
         """Each endpoint's seconds until it should have computed all prompts that were placed there."""
         return [s.ledger.queue_seconds(now, s.rates.prefill) for s in self._endpoints.values()]
 
+    def expected_output(self, request: RoutingRequest) -> float:
+        """Tokens that the answer should have."""
+        return self._outputs.expected(request.kind, request.output_limit)
+
+    def kv_share(self, addresses: Iterable[str], now: float) -> float:
+        """The share, 0..1, of these endpoints' KV caches that requests in flight hold, as far as is known."""
+        used = room = 0.0
+        for address in addresses:
+            state = self._endpoints.get(address)
+            load = None if state is None else state.fresh_load(now)
+            if state is not None and load is not None and load.ready and load.kv_tokens:
+                scraped = load.kv_blocks_used * load.tokens_per_block
+                used += max(scraped, min(load.kv_tokens, state.ledger.kv_tokens))
+                room += load.kv_tokens
+        return used / room if room else 0.0
+
     def apply(self, event: RoutingEvent, now: float) -> None:
         """News of another replica's placements, or of an engine's cache; what is unknown here is ignored."""
         match event:
@@ -158,9 +189,9 @@ class Picker:
             case Moved():
                 self.running(event.id, event.at, endpoint=event.endpoint, attempts=event.attempts)
             case Ended():
-                self._in_flight.finish(event)
+                self._finish(event)
             case Cancelled():
-                self._in_flight.cancel(event.id, event.at)
+                self.cancel(event.id, event.at)
             case BlocksStored():
                 if event.address in self._endpoints:
                     self._index.insert(event.address, event.blocks)
@@ -181,6 +212,7 @@ class Picker:
     def cancel(self, id_: str, now: float) -> None:
         """Nobody heard of the decision: the request will not come."""
         self._in_flight.cancel(id_, now)
+        self.when_over(id_, None, now)
 
     def first_token(self, id_: str, at: float) -> bool:
         """The request's first token came at `at`. False if no such request is outstanding."""
@@ -205,7 +237,7 @@ class Picker:
         of the endpoint. Token counts are the engine's own, where it told, `decode_seconds` the time from
         first to last token. False if no such request is outstanding: then nothing is believed of it.
         """
-        return self._in_flight.finish(
+        return self._finish(
             Ended(
                 id_,
                 now,
@@ -258,7 +290,8 @@ class Picker:
         silence = self._settings.silence_seconds
         silent = self._in_flight.silent_since(now - silence, now - LOST * silence, self.replicas.present)
         for id_ in silent:
-            self.cancel(id_, now)
+            self._in_flight.cancel(id_, now)
+            self.when_over(id_, Ended(id_, now), now)
         self._sessions.expire(now - self._settings.session_ttl_seconds)
         self._appraiser.refresh(now)
         return len(silent)
@@ -273,6 +306,12 @@ class Picker:
 
     def _grpc_addresses(self, addresses: Iterable[str]) -> tuple[str, ...]:
         return tuple(self._endpoints[address].endpoint.grpc_address for address in addresses)
+
+    def _finish(self, ended: Ended) -> bool:
+        known = self._in_flight.finish(ended)
+        if known:
+            self.when_over(ended.id, ended, ended.at)
+        return known
 
     def _follow(self, event: Placed, now: float) -> None:
         if event.replica == self.replicas.name:

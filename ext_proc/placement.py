@@ -5,8 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from ext_proc.outcome import Outcome
+
 if TYPE_CHECKING:
     from ext_proc.endpoint import EndpointState
+    from ext_proc.events import Ended
     from ext_proc.request import RoutingRequest
     from fleet.rates import FirstToken
 
@@ -28,7 +31,28 @@ class Placement:
     decodes: int  # running beside it when it was placed
     inserted: list[int]  # blocks believed to be there only because of it
     replica: str = ""  # who placed it
+    predicted_ttft: float = 0.0  # seconds, of the decision
+    picked: str = ""  # the endpoint that was decided; '' where another replica did
+    attempts: int = 1
     first_token: FirstToken | None = None
+
+    def outcome(self, ended: Ended) -> Outcome:
+        """What became of it, beside what was predicted."""
+        first = self.first_token
+        return Outcome(
+            id=ended.id,
+            picked=self.picked,
+            served=ended.endpoint,
+            attempts=self.attempts,
+            failed=ended.failed,
+            answered=ended.answered,
+            seconds=ended.at - self.placed_at,
+            predicted_ttft=self.predicted_ttft,
+            ttft=None if first is None or self.sent_at > self.placed_at else first.at - self.placed_at,
+            prompt_tokens=self.request.prompt_tokens,
+            matched_tokens=self.matched_tokens,
+            cached_tokens=self.cached(ended.prompt_tokens, ended.cached_tokens),
+        )
 
     def cached(self, prompt_tokens: int | None, cached_tokens: int | None) -> float | None:
         """The engine's count of cached tokens, in our own measure of the prompt; None where it told none."""

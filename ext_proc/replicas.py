@@ -57,6 +57,11 @@ class Replicas:
         """Whether there is no other, as far as is known."""
         return not self._others
 
+    @property
+    def count(self) -> int:
+        """Replicas that are known to be there, this one included."""
+        return len(self._others) + 1
+
     def present(self, name: str) -> bool:
         """Whether another replica of that name was heard of lately."""
         return name in self._others

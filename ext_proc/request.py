@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -29,6 +30,7 @@ class Prompt:
     tokens: int | None = None  # exactly; None where bytes must tell
     cacheable: bool = True  # engines keep its prefix for later ones
     read_bytes: int | None = None  # of the body as it came that `text` is from; None for all that came
+    whole_bytes: int = 0  # of the body, where the protocol itself says; 0 where it does not
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +49,9 @@ class RoutingRequest:
     workload_class: WorkloadClass = "interactive"
     zone: str = ""  # of the Envoy that asks; '' where nobody knows
     grpc: bool = False  # it goes to the endpoints' gRPC addresses
+    tenant: str = ""  # as a trusted source names it; '' where none does
+    priority: int = 0  # higher is more important
+    deadline: float = math.inf  # when the first token is wanted, on this picker's clock
 
     @property
     def kind(self) -> tuple[str, ...]:

@@ -7,7 +7,6 @@ per request of what was measured (docs/performance.md).
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, Protocol, cast
@@ -17,6 +16,7 @@ import grpc
 from ext_proc import completions
 from ext_proc.health_service import EXT_PROC_SERVICE, always_serving
 from ext_proc.http2.server import Http2Server
+from ext_proc.reporter import Reporter
 from ext_proc.stream import PickStream
 from ext_proc.waiting import DISPATCH_SECONDS
 from ext_proc.watchdog import Watchdog
@@ -25,14 +25,13 @@ from fleet.errors import StartError
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
 
+    from ext_proc.admission.refusal import Refusal
     from ext_proc.health_service import HealthService
     from ext_proc.metrics import PickerMetrics
     from ext_proc.picker import Picker
     from ext_proc.steer import Steerer
     from ext_proc.waiting import Held, WaitingRoom
     from fleet.settings import Transport
-
-_log = logging.getLogger(__name__)
 
 ACCESS_LOG_SERVICE = "envoy.service.accesslog.v3.AccessLogService"
 
@@ -56,13 +55,19 @@ class PickerService:
         room: WaitingRoom,
         metrics: PickerMetrics,
         watchdog: Watchdog | None = None,
+        reporter: Reporter | None = None,
+        tenants: frozenset[str] = frozenset(),
     ) -> None:
-        """`room` is in front of `picker`; `watchdog` is told of every pick."""
+        """`room` is in front of `picker`; `watchdog` and `reporter` are told of every pick. `tenants` are
+        counted by their names, all others together."""
         self._steerer = steerer
         self._picker = picker
         self._room = room
         self._metrics = metrics
         self._watchdog = watchdog or Watchdog(PICK_SECONDS, room.longest)
+        self._reporter = reporter or Reporter(metrics)
+        picker.tell(self._reporter.over)
+        self._tenants = tenants
         self._someone_waits = asyncio.Event()
 
     def handlers(self) -> tuple[grpc.GenericRpcHandler, ...]:
@@ -71,7 +76,7 @@ class PickerService:
 
     async def _process(self, _: object, context: grpc.aio.ServicerContext[Any, Any]) -> None:
         stream = PickStream(self._steerer, self._room.longest)
-        picks = self._watchdog.picks
+        picks, began = self._watchdog.picks, time.monotonic()
         answered = False
         try:
             while not stream.done:
@@ -94,7 +99,7 @@ class PickerService:
             answered = True
         finally:
             self._watchdog.dropped(stream)
-            self._count(stream, answered=answered)
+            self._count(stream, began, answered=answered)
 
     async def dispatch(self) -> None:
         """Let those go who wait and whose turn has come, for ever."""
@@ -115,29 +120,32 @@ class PickerService:
             self._watchdog.holds.ended(held, time.monotonic())
         self._metrics.held_seconds.observe(time.monotonic() - held.arrived)
 
-    def _count(self, stream: PickStream, *, answered: bool) -> None:
+    def _count(self, stream: PickStream, began: float, *, answered: bool) -> None:
         """Note what became of a request; a decision that Envoy never got is taken back."""
-        self._metrics.requests.labels(stream.outcome if answered else "abandoned").inc()
+        self._reporter.shown(stream, began, answered=answered)
+        if stream.refused is not None:
+            self._count_refused(stream.refused)
+        if answered:
+            return
         decision = stream.decision
-        if stream.held is not None and not answered:
+        if stream.held is not None:
             self._room.leave(stream.held)
             self._watchdog.dropped(stream.held)
             decision = stream.held.decision
-        if decision is None:
-            return
-        if answered:
-            self._metrics.predicted_ttft.observe(decision.predicted_ttft)
-            if _log.isEnabledFor(logging.DEBUG):
-                _log.debug("%s", decision.explain())
-        else:
+        if decision is not None:
             self._picker.cancel(decision.id, time.monotonic())
+
+    def _count_refused(self, refused: Refusal) -> None:
+        self._metrics.shed.labels(refused.model, refused.reason, str(refused.level)).inc()
+        tenant = refused.tenant if refused.tenant in self._tenants else "other"
+        self._metrics.shed_by_tenant.labels(tenant).inc()
 
     async def _stream_access_logs(self, _: object, context: grpc.aio.ServicerContext[Any, Any]) -> bytes:
         while (data := await context.read()) is not grpc.aio.EOF:
             now = time.monotonic()
             for entry in completions.read(data):
                 known = completions.apply(entry, self._picker, now)
-                self._metrics.log_entries.labels("applied" if known else "dropped").inc()
+                self._metrics.log_entries_by_result["applied" if known else "dropped"].inc()
         return b""
 
 

@@ -10,15 +10,18 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 from envoy.service.ext_proc.v3 import external_processor_pb2 as pb
+from google.protobuf import json_format
 from google.protobuf.message import DecodeError
 
 from ext_proc import reply
 from ext_proc.steer import settled
-from fleet.names import CLUSTER_ATTRIBUTE
+from ext_proc.trust import NO_EVIDENCE, Evidence, RequestHeaders
+from fleet.names import CLUSTER_ATTRIBUTE, SAN_ATTRIBUTE
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from ext_proc.admission.refusal import Refusal
     from ext_proc.decision import Decision
     from ext_proc.steer import Steered
     from ext_proc.waiting import Held
@@ -52,13 +55,24 @@ class PickStream:
         """A request may be held for `longest_hold` seconds."""
         self._decider = decider
         self._longest_hold = longest_hold
-        self._headers: dict[str, str] = {}
+        self._headers = RequestHeaders()
         self._cluster = ""
         self._early = False
         self.done = False
         self.outcome = "aborted"
         self.decision: Decision | None = None
         self.held: Held | None = None
+        self.refused: Refusal | None = None
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """The request's headers by name in lower case; empty until they came."""
+        return self._headers
+
+    @property
+    def cluster(self) -> str:
+        """The cluster that the route chose; '' where Envoy did not say."""
+        return self._cluster
 
     def receive(self, data: bytes, now: float) -> bytes | None:
         """The reply to one message of Envoy's, or None where it deserves none (then it is done)."""
@@ -76,11 +90,12 @@ class PickStream:
     def _on_headers(self, message: pb.ProcessingRequest, now: float) -> bytes | None:
         headers = message.request_headers
         # Envoy fills raw_value; value is for senders older than that.
-        self._headers = {
-            h.key: h.raw_value.decode("utf-8", "replace") if h.raw_value else h.value
+        self._headers = RequestHeaders(
+            (h.key, h.raw_value.decode("utf-8", "replace") if h.raw_value else h.value)
             for h in headers.headers.headers
-        }
+        )
         self._cluster = _cluster(message)
+        self._headers.evidence = _evidence(message)
         if headers.end_of_stream:
             return self._end("passed", reply.HEADERS_PASS)
         steered = self._decider.decide_early(self._cluster, self._headers, now)
@@ -108,6 +123,9 @@ class PickStream:
 
     def _reply(self, steered: Steered) -> bytes | None:
         decision = self.decision = steered.decision
+        self.refused = steered.refused
+        if steered.refused is not None:
+            return self._end(steered.outcome, reply.refuse(steered.refused, self._headers))
         if self._early:
             answer = reply.HEADERS_PASS_ALL if decision is None else reply.headers_steered(decision)
             return self._end(EARLY if decision is not None else steered.outcome, answer)
@@ -126,3 +144,15 @@ def _cluster(message: pb.ProcessingRequest) -> str:
         if CLUSTER_ATTRIBUTE in attributes.fields:
             return str(attributes.fields[CLUSTER_ATTRIBUTE].string_value)
     return ""
+
+
+def _evidence(message: pb.ProcessingRequest) -> Evidence:
+    """What Envoy says of the caller; it is told to say anything only where that is trusted."""
+    claims: dict[str, object] = {}
+    for metadata in message.metadata_context.filter_metadata.values():
+        claims |= json_format.MessageToDict(metadata)
+    certificate = ""
+    for attributes in message.attributes.values():
+        if SAN_ATTRIBUTE in attributes.fields:
+            certificate = attributes.fields[SAN_ATTRIBUTE].string_value
+    return Evidence(certificate, claims) if claims or certificate else NO_EVIDENCE

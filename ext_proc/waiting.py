@@ -16,13 +16,14 @@ from bisect import bisect_right, insort
 from collections import defaultdict
 from dataclasses import dataclass, field
 from operator import attrgetter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from ext_proc.events import Left, Waits
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from ext_proc.admission.refusal import Refusal
     from ext_proc.choice import Considered
     from ext_proc.decision import Decision
     from ext_proc.events import HoldEvent
@@ -50,14 +51,38 @@ PREDICTIONS = 512
 Who was not looked at is in the next dispatch."""
 
 
+DISPLACED_MAX = 4
+"""Held requests that one arrival may send away: each costs a prediction, and more arrivals will come."""
+
+
+class Gate(Protocol):
+    """Who may turn a request away; `ext_proc.admission.door.Visit` is one."""
+
+    head_start: float  # seconds by which the request goes before others that arrived with it
+
+    def crowded(self, considered: Considered, now: float) -> bool:
+        """Whether less important ones that are held should make room."""
+
+    def refuse(self, considered: Considered, now: float) -> Refusal | None:
+        """Turn it away, or let it in."""
+
+    def displaced(self) -> Refusal:
+        """What it gets where it had to make room."""
+
+    def over(self, decision: Decision | None) -> None:
+        """It is decided where it goes, or that it will not go."""
+
+
 @dataclass(slots=True, eq=False)
 class Held:
     """A request from its arrival to its decision. `wake` is called when it is `settled`."""
 
     request: RoutingRequest
     arrived: float
+    gate: Gate | None = field(default=None, repr=False)
     settled: bool = False
-    decision: Decision | None = None  # None where no candidate is known any more
+    decision: Decision | None = None  # None where no candidate is known any more, or it was
+    refused: Refusal | None = None
     wake: Callable[[], None] | None = field(default=None, repr=False)
     # While it is held:
     turn: tuple[float, int] = (0.0, 0)  # who has the lowest goes first; no two are equal
@@ -65,9 +90,11 @@ class Held:
     address: str = ""  # where it would go,
     reserved: float = 0.0  # and the seconds of prefill it would be there
 
-    def settle(self, decision: Decision | None) -> None:
-        """It goes, or there is nowhere to go."""
-        self.decision, self.settled = decision, True
+    def settle(self, decision: Decision | None, refused: Refusal | None = None) -> None:
+        """It goes, or there is nowhere to go, or it is turned away."""
+        self.decision, self.refused, self.settled = decision, refused, True
+        if self.gate is not None:
+            self.gate.over(decision)
         if self.wake is not None:
             self.wake()
 
@@ -97,30 +124,33 @@ class WaitingRoom:
         """Requests held."""
         return len(self._held)
 
-    def arrive(self, request: RoutingRequest, now: float) -> Held:
-        """A new request: settled at once where an endpoint is ready for it, else held."""
-        held = Held(request, now)
-        self._admit(held, self._consider(held, self._reserved, now), now)
-        return held
+    def arrive(
+        self,
+        request: RoutingRequest,
+        now: float,
+        gate: Gate | None = None,
+        considered: Considered | None = None,
+    ) -> Held:
+        """A new request: settled at once where an endpoint is ready, or the gate refuses; else held.
 
-    def arrive_at(self, home: str, request: RoutingRequest, now: float) -> Held | None:
-        """A new request, if it would go to `home`; else None, and nothing has happened."""
-        held = Held(request, now)
-        considered = self._consider(held, self._reserved, now)
-        if considered is None or considered.candidates[0].prediction.address != home:
-            return None
-        self._admit(held, considered, now)
-        return held
-
-    def _admit(self, held: Held, considered: Considered | None, now: float) -> None:
+        `considered` is what `consider` has just said of it, where somebody asked.
+        """
+        held = Held(request, now, gate)
         if considered is None:
-            held.settle(None)
+            considered = self._consider(held, self._reserved, now)
+        refused = None
+        if gate is not None and considered is not None:
+            considered = self._make_room(held, gate, considered, now)
+            refused = gate.refuse(considered, now)
+        if considered is None or refused is not None:
+            held.settle(None, refused)
         elif not self._must_wait(considered):
             held.settle(self._picker.place(held.request, considered, now))
         else:
             if len(self._held) >= self._places:
                 self._send(self._held[0], now)
             self._hold(held, considered)
+        return held
 
     def consider(self, request: RoutingRequest, now: float) -> Considered | None:
         """Where the request would go, or wait to go, if it arrived now; nothing is booked."""
@@ -130,6 +160,8 @@ class WaitingRoom:
         """Its client has gone."""
         if not held.settled:
             self._remove(held)
+            if held.gate is not None:
+                held.gate.over(None)
 
     def take_news(self) -> list[HoldEvent]:
         """What the other replicas must hear, since this was asked last."""
@@ -187,6 +219,31 @@ class WaitingRoom:
                 full.add(id(candidates))
         self._looked_at = None
 
+    def _make_room(self, held: Held, gate: Gate, considered: Considered, now: float) -> Considered:
+        """While it is crowded for this one, send away who is held for its endpoints and less important.
+
+        The least important first, of those the one that came last: it has waited for the shortest time.
+        """
+        addresses: frozenset[str] | None = None
+        for _ in range(DISPLACED_MAX if self._held else 0):
+            if not gate.crowded(considered, now):
+                break
+            addresses = addresses or frozenset(held.request.candidates)
+            priority = held.request.priority
+            weaker = [
+                other
+                for other in self._held
+                if other.gate is not None and other.request.priority < priority and other.address in addresses
+            ]
+            if not weaker:
+                break
+            last = min(weaker, key=lambda other: (other.request.priority, -other.arrived, -other.turn[1]))
+            refusal = last.gate.displaced() if last.gate is not None else None
+            self._remove(last)
+            last.settle(None, refusal)
+            considered = self._consider(held, self._reserved, now) or considered
+        return considered
+
     def _consider(self, held: Held, ahead: Mapping[str, float], now: float) -> Considered | None:
         return self._picker.consider(held.request, now, ahead, self._seconds - held.prefill)
 
@@ -198,7 +255,8 @@ class WaitingRoom:
         yielded = YIELD + BACKLOG_YIELD * max(0.0, backlog - SHORT_BACKLOG)
         held.prefill = min(candidate.prediction.prefill for candidate in considered.candidates)
         self._number += 1
-        held.turn = (held.arrived + yielded * held.prefill, self._number)
+        earlier = held.gate.head_start if held.gate is not None else 0.0
+        held.turn = (held.arrived - earlier + yielded * held.prefill, self._number)
         insort(self._held, held, key=_TURN)
         self._count("", 0.0, held.prefill)
         self._reserve(held, considered)

@@ -10,6 +10,7 @@ import ipaddress
 import re
 from collections import Counter
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 from pydantic_core import PydanticCustomError
 
@@ -22,10 +23,14 @@ if TYPE_CHECKING:
 NAME = "a name of at most 100 letters, digits and . _ : - that starts with a letter or digit"
 GPU = f"one of {', '.join(sorted(CATALOGUE))}"
 
+HEADER, CLAIM, CERTIFICATE = "header:", "claim:", "certificate"
+"""Where the word of a caller may come from: how such sources begin, or are."""
+
 _HOST_PORT = re.compile(r"(?:\[[0-9a-fA-F:]+\]|[A-Za-z0-9._-]+):[1-9][0-9]{0,4}")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,99}")
 _TOKEN = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,100}")  # RFC 9110, 5.6.2
 _BODY_KEY = re.compile(r"[A-Za-z0-9_-]{1,100}(\.[A-Za-z0-9_-]{1,100}){0,3}")
+_CLAIM_PATH = re.compile(r"[^.\s]{1,100}(?:\.[^.\s]{1,100}){0,9}")
 _UNIX_PATH_MAX = 107  # bytes in Linux's sockaddr_un, less the final NUL
 
 
@@ -100,10 +105,31 @@ def cookie_name(value: str) -> str:
     return value
 
 
+def source(value: str) -> str:
+    """Whose word counts: a header that the gateway sets, a claim by its path, or the client's certificate."""
+    if value == CERTIFICATE:
+        return value
+    name = value.removeprefix(HEADER)
+    if name != value and _TOKEN.fullmatch(name) is not None:
+        return HEADER + name.lower()
+    path = value.removeprefix(CLAIM)
+    if path != value and _CLAIM_PATH.fullmatch(path) is not None:
+        return value
+    raise ValueError("expected header:NAME, claim:PATH (as in claim:payload.tenant) or certificate")
+
+
 def zone(value: str) -> str:
     """A zone's name, as a node's topology label gives it; empty for none."""
     if value and not is_name(value):
         raise ValueError("expected the name of a zone, as in us-east-1a, or '' for none")
+    return value
+
+
+def http_url_or_none(value: str) -> str:
+    """Where something is sent to over HTTP; empty for nowhere."""
+    parts = urlsplit(value)
+    if value and not (parts.scheme in ("http", "https") and parts.hostname and value.isprintable()):
+        raise ValueError("expected a URL, as in http://127.0.0.1:4318/v1/traces, or '' for none")
     return value
 
 

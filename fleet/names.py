@@ -14,6 +14,9 @@ ACCESS_LOG = "kvpilot"
 CLUSTER_ATTRIBUTE = "xds.cluster_name"
 """The ext_proc attribute that names the weighted cluster which the route already chose."""
 
+SAN_ATTRIBUTE = "connection.uri_san_peer_certificate"
+"""The ext_proc attribute that names the client by its certificate, asked for only where that is trusted."""
+
 LB_NAMESPACE = "envoy.lb"
 DESTINATION_KEY = "x-gateway-destination-endpoint"
 """Dynamic metadata that Envoy's override_host obeys: `ip:port[,ip:port…]`, in order of preference."""
@@ -54,6 +57,15 @@ KSERVE_STREAM = f"/{KSERVE_SERVICE}/ModelStreamInfer"
 
 ENDPOINT_FAILURE_CODES = (502, 503, 504)
 """HTTP status codes that speak of the endpoint and not of the request: worth a retry elsewhere."""
+
+RETRY_AFTER_HEADER = "retry-after"
+REASON_HEADER = "x-kvpilot-reason"
+DROPPED_HEADER = "x-llm-d-request-dropped-reason"
+"""Response headers of a request that the picker refused: when to come again, and why in our words and in
+those of the endpoint-picker protocol."""
+
+REFUSAL_HEADERS = f"{RETRY_AFTER_HEADER}|content-type|x-kvpilot-.*|{DROPPED_HEADER}"
+"""What Envoy lets the picker write, as a regular expression: nothing but an answer of its own."""
 
 ENDPOINT_HEADER = "x-kvpilot-endpoint"
 VERSION_HEADER = "x-kvpilot-version"

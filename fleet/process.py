@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
-import logging
 import signal
 import sys
 from collections.abc import Callable, Coroutine
@@ -17,7 +16,7 @@ from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from fleet import address as addresses
-from fleet import settings_file
+from fleet import logs, settings_file
 from fleet.errors import KvpilotError, StartError
 from fleet.settings import Settings
 
@@ -37,11 +36,12 @@ def main(name: str, description: str, serve: Serve, arguments: Sequence[str] | N
     parser.add_argument(
         "--log", choices=("debug", "info", "warning"), default="info", help="debug: every decision, explained"
     )
+    parser.add_argument(
+        "--log-format", choices=("text", "json"), default="text", help="json: one object a line, for machines"
+    )
     options = parser.parse_args(arguments)
     path: Path = options.config
-    logging.basicConfig(
-        level=options.log.upper(), stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
-    )
+    logs.configure(options.log, options.log_format)
     try:
         uvloop.run(_until_signalled(serve, settings_file.load(path), str(path)))
     except KvpilotError as error:
@@ -58,8 +58,16 @@ async def _until_signalled(serve: Serve, settings: Settings, source: str) -> Non
 
 
 @contextlib.asynccontextmanager
-async def metrics_page(registry: CollectorRegistry, field: str, address: str | None) -> AsyncIterator[None]:
+async def metrics_page(
+    registry: CollectorRegistry,
+    field: str,
+    address: str | None,
+    routes: Sequence[web.RouteDef] = (),
+    largest_body: int = 1 << 20,
+) -> AsyncIterator[None]:
     """Show `registry` at http://`address`/metrics inside the context; nothing where it is None.
+
+    Further `routes` are served beside it, to bodies of at most `largest_body` bytes.
 
     Raises StartError, naming the settings `field`, if the address cannot be listened on.
     """
@@ -68,10 +76,12 @@ async def metrics_page(registry: CollectorRegistry, field: str, address: str | N
         return
 
     async def page(_: web.Request) -> web.Response:
-        return web.Response(body=generate_latest(registry), headers={"Content-Type": CONTENT_TYPE_LATEST})
+        # In a thread: thousands of endpoints make a page that takes a while.
+        body = await asyncio.to_thread(generate_latest, registry)
+        return web.Response(body=body, headers={"Content-Type": CONTENT_TYPE_LATEST})
 
-    app = web.Application()
-    app.router.add_get("/metrics", page)
+    app = web.Application(client_max_size=largest_body)
+    app.add_routes([web.get("/metrics", page), *routes])
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.2)
     await runner.setup()
     try:

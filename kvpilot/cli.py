@@ -21,7 +21,7 @@ import uvloop
 
 from fleet.errors import ConfigError, KvpilotError
 from fleet.settings_file import load
-from kvpilot import sim_command
+from kvpilot import explain, sim_command
 from kvpilot.bench import command as bench_command
 from kvpilot.demo.phases import run_demo
 from kvpilot.demo.report import PHASES
@@ -94,6 +94,7 @@ def _parser() -> _Parser:
     up.add_argument("--seed", type=int, help="the demo's random seed")
     sim_command.add_to(commands)
     bench_command.add_to(commands, _run)
+    explain.add_to(commands)
     return parser
 
 

@@ -12,11 +12,12 @@ from fleet.store.memory import MemoryStore
 from kvpilot.mesh.ports import LOOPBACK, free_ports
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from fleet.model import Load, Rate, Traffic, Weight
     from fleet.settings import Settings
     from fleet.store.base import Record
+    from fleet.store.leases import Lease, LeaseAsk
 
 POLL_SECONDS = 0.02
 
@@ -63,6 +64,10 @@ class AwayStore(MemoryStore):
     async def forget(self, model: str) -> None:
         self._fail_while_away()
         await super().forget(model)
+
+    async def lease(self, asks: Sequence[LeaseAsk]) -> list[Lease]:
+        self._fail_while_away()
+        return await super().lease(asks)
 
     def _fail_while_away(self) -> None:
         if self.away:

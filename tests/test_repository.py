@@ -30,12 +30,12 @@ ACROSS_MODULES = {
 WITHOUT_A_TEST_OF_THEIR_OWN = {
     "ext_proc/__main__.py": "entry point",
     "ext_proc/endpoint.py": "ties together what has tests; driven by those of the picker",
-    "ext_proc/metrics.py": "a table of metrics",
     "ext_proc/placement.py": "a record",
     "ext_proc/reply.py": "messages; parsed by the tests of the stream",
     "ext_proc/request.py": "a record",
     "fleet/errors.py": "exceptions and their texts; matched wherever they are raised",
     "fleet/names.py": "constants",
+    "fleet/settings/admission.py": "as models.py",
     "fleet/settings/models.py": "a section of the file; tests/fleet/test_settings.py reads whole files",
     "fleet/settings/picker.py": "as models.py",
     "fleet/settings/section.py": "as models.py",

@@ -5,6 +5,13 @@ mistakes. Every number has a smallest and a largest value: what lies outside wou
 `Settings.fleet` gives the frozen topology that the rest of the code works on.
 """
 
+from fleet.settings.admission import (
+    AdmissionSettings,
+    LevelSettings,
+    TenantSettings,
+    TenantsSettings,
+    TrustSettings,
+)
 from fleet.settings.models import EmulatedSettings, ModelSettings, PoolSettings, VersionSettings
 from fleet.settings.picker import PickerSettings
 from fleet.settings.section import Section, Steering, Transport
@@ -12,16 +19,21 @@ from fleet.settings.servers import CollectSettings, EnvoySettings, WeightSetting
 from fleet.settings.whole import Settings, pool_field
 
 __all__ = [
+    "AdmissionSettings",
     "CollectSettings",
     "EmulatedSettings",
     "EnvoySettings",
+    "LevelSettings",
     "ModelSettings",
     "PickerSettings",
     "PoolSettings",
     "Section",
     "Settings",
     "Steering",
+    "TenantSettings",
+    "TenantsSettings",
     "Transport",
+    "TrustSettings",
     "VersionSettings",
     "WeightSettings",
     "pool_field",

@@ -8,6 +8,7 @@ from fleet import checks
 from fleet.address import join, split
 from fleet.gpu import prior_rate
 from fleet.model import Hardware, Rate
+from fleet.settings.admission import AdmissionSettings
 from fleet.settings.section import Engine, Gpu, IpPort, Name, Section, Zone
 
 TRITON_METRICS_PORT = 8002
@@ -126,6 +127,9 @@ class ModelSettings(Section):
         70, ge=0.001, le=100_000, description="size of the model; scales the prior rates only"
     )
     versions: tuple[VersionSettings, ...] = Field(min_length=1, description="a list of at least one version")
+    admission: AdmissionSettings | None = Field(
+        None, description="in place of the fields of `admission` that are set here"
+    )
 
     @model_validator(mode="after")
     def _has_traffic(self) -> ModelSettings:

@@ -14,6 +14,7 @@ from fleet.settings.section import (
     Seconds,
     Section,
     Transport,
+    UrlOrNone,
     Zone,
 )
 
@@ -32,7 +33,7 @@ class PickerSettings(Section):
         description="prompt bytes hashed into blocks; the rest counts as unmatched",
     )
     max_parsed_bytes: int = Field(
-        8 << 20,
+        4 << 20,
         ge=1024,
         le=1 << 30,
         description="bytes of a body that are read, after it was unpacked; the rest counts by its length",
@@ -108,6 +109,11 @@ class PickerSettings(Section):
         "",
         description="request header, set by the gateway and never by clients, that says `batch`; all else is"
         " interactive; '' for none",
+    )
+    tracing: UrlOrNone = Field(
+        "",
+        description="OTLP endpoint that gets a span for each pick of a sampled trace, as JSON; needs"
+        " the extra `tracing`; '' for none",
     )
     zone: Zone = Field("", description="where the Envoys run that ask this picker; '' for none")
 

@@ -25,6 +25,8 @@ HeaderName = Annotated[str, AfterValidator(checks.header_name)]
 BodyKey = Annotated[str, AfterValidator(checks.body_key)]
 HeaderNameOrNone = Annotated[str, AfterValidator(checks.header_name_or_none)]
 CookieName = Annotated[str, AfterValidator(checks.cookie_name)]
+Source = Annotated[str, AfterValidator(checks.source)]
+UrlOrNone = Annotated[str, AfterValidator(checks.http_url_or_none)]
 Zone = Annotated[str, AfterValidator(checks.zone)]
 Seconds = Annotated[float, Field(ge=0.001, le=86_400)]
 """From the millisecond that Envoy counts in to a day."""

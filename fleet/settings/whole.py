@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 
 from fleet import checks
 from fleet.model import Endpoint, Fleet, Model, Version
+from fleet.settings.admission import AdmissionSettings, TenantsSettings, TrustSettings
 from fleet.settings.models import ModelSettings, PoolSettings, VersionSettings
 from fleet.settings.picker import PickerSettings
 from fleet.settings.section import HostPort, IpPort, Section, ServerAddress, Steering
@@ -29,6 +30,9 @@ class Settings(Section):
     xds_metrics: HostPort | None = Field(None, description="serve the xDS server's Prometheus metrics here")
     picker_metrics: HostPort | None = Field(None, description="serve the picker's Prometheus metrics here")
     picker: PickerSettings = PickerSettings()
+    trust: TrustSettings = TrustSettings()
+    admission: AdmissionSettings = AdmissionSettings()
+    tenants: TenantsSettings = TenantsSettings()
     weights: WeightSettings = WeightSettings()
     collect: CollectSettings = CollectSettings()
     envoy: EnvoySettings = EnvoySettings()
@@ -46,6 +50,10 @@ class Settings(Section):
     def pools(self) -> list[tuple[ModelSettings, VersionSettings, PoolSettings]]:
         """Every pool with the model and version it belongs to."""
         return [(m, v, p) for m in self.models for v in m.versions for p in v.pools]
+
+    def admissions(self) -> dict[str, AdmissionSettings]:
+        """What holds for each model, by its name."""
+        return {model.name: self.admission.with_own(model.admission) for model in self.models}
 
     def fleet(self) -> Fleet:
         """The topology as frozen dataclasses."""

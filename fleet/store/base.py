@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 from fleet.model import Load, Rate, Traffic, Weight
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from fleet.model import Fleet
+    from fleet.store.leases import Lease, LeaseAsk
 
 Record = TypeVar("Record", Load, Rate, Weight, Traffic)
 AnyRecord = Load | Rate | Weight | Traffic
@@ -23,6 +24,12 @@ class Store(Protocol):
 
     async def read(self, model: str, kind: type[Record]) -> dict[str, Record]:
         """All records of one kind, by address; unreadable ones are left out. Raises StoreError."""
+
+    async def lease(self, asks: Sequence[LeaseAsk]) -> list[Lease]:
+        """Lend tokens out of common budgets, one answer for each ask. Raises StoreError.
+
+        What was asked may have been booked all the same where the answer did not come.
+        """
 
     async def close(self) -> None:
         """Let go of connections; further calls are errors."""

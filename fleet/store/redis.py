@@ -1,13 +1,15 @@
 """Fleet state in a real Redis (6.2 or later). The only module that imports redis.
 
 Keys: `kvpilot:{model}:load|rate|weight|traffic`, each a hash of endpoint address to record bytes. The
-braces are Redis Cluster's hash tag, so that one model's keys share a slot.
+braces are Redis Cluster's hash tag, so that one model's keys share a slot. `kvpilot:budget:{digest}`: an
+account's tokens by bucket of the clock (`leases`); digests, since tenants' names are nobody else's affair.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
 from typing import TYPE_CHECKING, cast
 from urllib.parse import urlsplit, urlunsplit
 
@@ -17,11 +19,13 @@ from redis.exceptions import RedisError
 
 from fleet.errors import RecordError, StoreError
 from fleet.store import records
+from fleet.store.leases import BUCKETS, LUA, Lease
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
     from fleet.store.base import AnyRecord, Record
+    from fleet.store.leases import LeaseAsk
 
 Field = bytes | bytearray | memoryview | str | int | float
 """What redis-py takes as a field or a value of a hash."""
@@ -81,6 +85,18 @@ class RedisStore:
                 continue  # a newer replica's layout, or someone else's bytes: not for us
         return found
 
+    async def lease(self, asks: Sequence[LeaseAsk]) -> list[Lease]:
+        """Lend tokens out of common budgets, in one round trip. Raises StoreError."""
+        with _faults(f"{self._name}: could not lend"):
+            async with self._client.pipeline(transaction=False) as pipeline:
+                for ask in asks:
+                    span = ask.window / BUCKETS
+                    pipeline.eval(
+                        LUA, 1, _account(ask.account), ask.debt, ask.wants, ask.budget, span, BUCKETS
+                    )
+                answers = await pipeline.execute()
+        return [Lease(int(granted), int(used), float(frees_in)) for granted, used, frees_in in answers]
+
     async def forget(self, model: str) -> None:
         """Remove every record of the model. Raises StoreError."""
         with _faults(f"{self._name}: could not delete"):
@@ -120,3 +136,8 @@ def _without_password(url: str) -> str:
 
 def _key(model: str, kind: type) -> str:
     return f"kvpilot:{{{model}}}:{records.kind_name(kind)}"
+
+
+def _account(account: str) -> str:
+    data = account.encode("utf-8", "surrogatepass")
+    return f"kvpilot:budget:{{{hashlib.blake2b(data, digest_size=16).hexdigest()}}}"

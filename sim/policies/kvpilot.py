@@ -10,13 +10,15 @@ import random
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from ext_proc.admission.door import Admission
+from ext_proc.admission.refusal import Refusal
 from ext_proc.events import BlocksRemoved, BlocksStored
 from ext_proc.picker import Picker
 from ext_proc.request import RoutingRequest
 from ext_proc.waiting import DISPATCH_SECONDS, WaitingRoom
 from fleet.model import Rate
 from fleet.names import LOG_FLUSH_SECONDS
-from fleet.settings import CollectSettings, EnvoySettings, PickerSettings
+from fleet.settings import CollectSettings, EnvoySettings, PickerSettings, TenantsSettings
 from sim.policy import END_NEWS_SECONDS, Verdict
 
 if TYPE_CHECKING:
@@ -25,10 +27,14 @@ if TYPE_CHECKING:
     from ext_proc.events import HoldEvent, Placed
     from ext_proc.waiting import Held
     from fleet.model import Endpoint, Load
+    from fleet.settings import AdmissionSettings
     from sim.policy import Job, Policy
 
 PRIOR_ERROR = 0.4
 """Priors are wrong by up to this share, either way: what a data sheet knows of a real deployment."""
+
+BATCH_PRIORITY = -10
+"""Of batch requests, where priorities count; all others have 0."""
 
 _REPLICA_SEEDS = 1_000_003
 """Far apart, so that no replica of one run draws as another of the next."""
@@ -58,7 +64,8 @@ class Kvpilot:
 
     With `learning` off, the prefill rates it starts from are those it keeps; all else is learned. Replicas
     of one picker differ in `replica`: they start from the same rates, and draw differently. News of the
-    others is `lag` seconds late. With `classes`, a gateway says which requests are batch.
+    others is `lag` seconds late. With `classes`, a gateway says which requests are batch. With `admission`,
+    requests may be refused, and batch has the priority BATCH_PRIORITY.
     """
 
     def __init__(
@@ -70,6 +77,7 @@ class Kvpilot:
         replica: int = 0,
         lag: float = 0.0,
         classes: bool = False,
+        admission: AdmissionSettings | None = None,
     ) -> None:
         self.scrape_interval = CollectSettings().interval_seconds
         self.feedback_delay = EnvoySettings().log_interval_seconds + LOG_FLUSH_SECONDS
@@ -79,6 +87,8 @@ class Kvpilot:
         self._replica = replica
         self._lag = lag
         self._classes = classes
+        self._admission_settings = admission
+        self._admission: Admission | None = None
         self._name = f"replica-{replica}"
         self.dispatch_interval = DISPATCH_SECONDS
         self._picker: Picker | None = None
@@ -94,7 +104,7 @@ class Kvpilot:
             replace(endpoint, prior=_wrong(endpoint.prior, self._prior_error, draw)) for endpoint in endpoints
         )
         self._addresses = tuple(endpoint.address for endpoint in endpoints)
-        self._picker = None
+        self._picker = self._admission = None
         self._in_flight = {}
         self._settled = []
 
@@ -108,9 +118,13 @@ class Kvpilot:
             output_limit=job.output_limit,
             session=job.session,
             workload_class="batch" if self._classes and job.workload_class == "batch" else "interactive",
+            priority=BATCH_PRIORITY if self._admission_settings and job.workload_class == "batch" else 0,
         )
         self._picker_for(job.block_tokens)
-        held = self._room.arrive(request, now)
+        visit = None if self._admission is None else self._admission.visit("", request, now)
+        if isinstance(visit, Refusal):
+            return None
+        held = self._room.arrive(request, now, visit)
         if held.settled:
             return self._sent(job, held)
         held.wake = lambda: self._settled.append((job, held))
@@ -208,6 +222,9 @@ class Kvpilot:
             delay = self.feedback_delay + _NEWS_SLACK + self._lag
             self._picker = Picker(settings, self._endpoints, self._seed, news_delay=delay, name=self._name)
             self._room = WaitingRoom(self._picker, settings.hold_seconds, settings.held_max)
+            if self._admission_settings is not None:
+                by_model = {"": self._admission_settings}
+                self._admission = Admission(by_model, TenantsSettings(), self._picker, self._seed)
             if not self._learning:
                 for endpoint in self._endpoints:
                     self._picker.believe(endpoint.address, endpoint.prior.prefill, certain=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 from ext_proc.endpoint import EndpointState
@@ -43,6 +44,9 @@ def request(
     session: str = "",
     streamed: bool = True,
     lora: str = "",
+    tenant: str = "",
+    priority: int = 0,
+    deadline: float = math.inf,
 ) -> RoutingRequest:
     return RoutingRequest(
         candidates=candidates,
@@ -52,6 +56,9 @@ def request(
         session=session,
         streamed=streamed,
         lora=lora,
+        tenant=tenant,
+        priority=priority,
+        deadline=deadline,
     )
 
 

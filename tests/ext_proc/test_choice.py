@@ -3,7 +3,7 @@ from __future__ import annotations
 import random
 
 from ext_proc import choice
-from ext_proc.choice import AT_HOME, CHEAPEST, LEAST_BUSY
+from ext_proc.choice import AT_HOME, CHEAPEST, IN_TIME, LEAST_BUSY
 from ext_proc.predict import Prediction
 from ext_proc.price import Candidate
 from tests.ext_proc.small import FAST, SLOW, THIRD, make_state
@@ -72,3 +72,12 @@ def test_among_equally_busy_equals_it_draws_by_seed() -> None:
 def test_costs_differ_beyond_a_twentieth_of_the_prefill() -> None:
     assert ordered((0.1, 0.107, 0.2), home=SLOW)[0][0] == FAST
     assert ordered((0.1, 0.105, 0.2), home=SLOW)[0][0] == SLOW
+
+
+def test_those_that_answer_in_time_come_first_by_their_cost_and_the_others_after_them() -> None:
+    candidates = [candidate(FAST, 0.3), candidate(SLOW, 0.2), candidate(THIRD, 0.1)]
+    assert choice.prefer_in_time(candidates, 0.25) == IN_TIME
+    assert [c.prediction.address for c in candidates] == [SLOW, THIRD, FAST]
+    for seconds in (0.05, 0.2, 1.0):  # nobody can, the best can, all can
+        assert choice.prefer_in_time(candidates, seconds) is None
+        assert [c.prediction.address for c in candidates] == [SLOW, THIRD, FAST]

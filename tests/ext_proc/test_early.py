@@ -5,7 +5,6 @@ from dataclasses import replace
 import pytest
 
 from ext_proc.early import (
-    ASSUMED_PROMPT_TOKENS,
     UNREAD_SHARE,
     Recall,
     announced_bytes,
@@ -125,14 +124,3 @@ def test_remembers_no_session_where_that_is_off_and_none_without_a_name() -> Non
     assert len(off) == 0
     nameless = recall("")
     assert len(nameless) == 0
-
-
-def test_a_prompt_that_nobody_reads_counts_as_the_clusters_mean() -> None:
-    known = Recall(sessions_max=0)
-    assert known.mean_prompt_tokens("c") == ASSUMED_PROMPT_TOKENS
-    for _ in range(300):
-        known.saw("c", "/chat", replace(READ, prompt_tokens=9000.0), BYTES)
-    assert known.mean_prompt_tokens("c") == pytest.approx(9000)
-    known.saw("c", "/chat", replace(READ, prompt_tokens=0.0), BYTES)
-    assert 8000 < known.mean_prompt_tokens("c") < 9000
-    assert known.mean_prompt_tokens("other") == ASSUMED_PROMPT_TOKENS

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 
+from ext_proc.events import Ended
 from fleet.model import Load
 from tests.ext_proc.small import (
     FAST,
@@ -190,3 +191,43 @@ def test_a_candidate_named_twice_is_listed_once() -> None:
 def test_an_empty_prompt_still_has_one_token_to_compute() -> None:
     decision = pick(make_picker(), replace(request(range(0)), prompt_tokens=0.0), 0.0)
     assert {found.prediction.uncached_tokens for found in decision.reasons} == {1.0}
+
+
+def test_an_objective_outweighs_the_price_of_those_that_miss_it() -> None:
+    for seed in range(5):
+        picker = make_picker(seed)
+        for n in range(4):
+            pick(picker, request(fresh(n), candidates=(FAST,)), 0.0)  # 1.3 s of queue
+        batch = replace(request(fresh(9)), workload_class="batch")
+        assert pick(picker, replace(batch, deadline=1.5), 0.0).predicted_ttft <= 1.5
+    assert pick(picker, replace(batch, deadline=0.001), 0.0).endpoints  # best effort
+
+
+def test_says_how_full_the_caches_are_of_those_that_tell() -> None:
+    picker = make_picker()
+    everybody = (FAST, SLOW, THIRD, "10.9.9.9:1")
+    assert picker.kv_share(everybody, 0.0) == 0
+    picker.observe(FAST, Load(0.0, kv_blocks_used=10, kv_blocks_max=1000, tokens_per_block=64), 0.0)
+    picker.observe(SLOW, Load(0.0, kv_blocks_used=500, kv_blocks_max=1000, tokens_per_block=64), 0.0)
+    assert picker.kv_share(everybody, 1.0) == pytest.approx(510 / 2000)
+    pick(picker, request(fresh(1), candidates=(FAST,)), 1.0)
+    assert picker.kv_share(everybody, 1.0) > 0.29  # 100 blocks and the answer are on their way
+    assert picker.kv_share(everybody, 1000.0) == 0  # too long ago
+
+
+def test_tells_whoever_asks_what_became_of_each_pick_once() -> None:
+    picker = make_picker()
+    told: list[tuple[str, Ended | None]] = []
+    picker.when_over = lambda id_, ended, _now: told.append((id_, ended))
+    ids = [pick(picker, request(fresh(n)), 0.0).id for n in range(4)]
+    picker.cancel(ids[0], 1.0)
+    picker.finish(ids[1], 1.0, endpoint=FAST, output_tokens=5, prompt_tokens=9)
+    picker.finish(ids[1], 1.0)
+    picker.apply(Ended(ids[2], 2.0, failed=True), 2.0)
+    picker.expire(1000.0)
+    assert [id_ for id_, _ in told] == ids
+    assert told[0][1] is None
+    assert told[1][1] == Ended(ids[1], 1.0, FAST, output_tokens=5, prompt_tokens=9)
+    assert told[2][1] is not None
+    assert told[2][1].failed
+    assert told[3][1] == Ended(ids[3], 1000.0)

@@ -56,3 +56,13 @@ def test_clocks_that_disagree_make_no_negative_lag() -> None:
     replicas = Replicas("a")
     replicas.heard("b", placed_at=10.5, now=10.0)
     assert replicas.unseen(arrivals=100.0) == 0.0
+
+
+def test_counts_those_that_were_heard_of_lately_and_itself() -> None:
+    replicas = Replicas("a")
+    assert replicas.count == 1
+    replicas.heard("b", 0.0, 0.0)
+    replicas.heard("c", 5.0, 5.0)
+    assert replicas.count == 3
+    replicas.expire(SILENCE_SECONDS)
+    assert replicas.count == 2

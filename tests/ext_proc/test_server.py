@@ -13,7 +13,9 @@ import pytest
 from envoy.service.accesslog.v3 import als_pb2
 from envoy.service.ext_proc.v3 import external_processor_pb2 as pb
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+from prometheus_client import generate_latest
 
+from ext_proc.admission.refusal import Refusal
 from ext_proc.health_service import EXT_PROC_SERVICE
 from ext_proc.metrics import PickerMetrics
 from ext_proc.picker import Picker
@@ -46,8 +48,8 @@ class Served:
         self.picker = Picker(settings, FLEET.endpoints.values())
         hasher = PrefixHasher(b"k", settings.block_bytes)
         self.room = WaitingRoom(self.picker, longest=settings.hold_seconds, places=settings.held_max)
-        steerer = Steerer(settings, FLEET, hasher, self.picker, self.room)
-        self.service = PickerService(steerer, self.picker, self.room, self.metrics)
+        self.steerer = Steerer(settings, FLEET, hasher, self.picker, self.room)
+        self.service = PickerService(self.steerer, self.picker, self.room, self.metrics)
 
     def count(self, outcome: str) -> float:
         return float(self.metrics.requests.labels(outcome)._value.get())
@@ -97,13 +99,13 @@ async def test_explains_its_decisions_where_debugging_is_asked_for(
     served: tuple[Served, grpc.aio.Channel], caplog: pytest.LogCaptureFixture
 ) -> None:
     _, channel = served
-    with caplog.at_level("DEBUG", logger="ext_proc.server"):
+    with caplog.at_level("DEBUG", logger="ext_proc.reporter"):
         call: Any = channel.stream_stream(f"/{EXT_PROC_SERVICE}/Process")()
         await call.write(headers(path="/v1/chat/completions"))
         await call.write(body(chat("a secret")))
         while await call.read() is not grpc.aio.EOF:
             pass
-    (record,) = [record for record in caplog.records if record.name == "ext_proc.server"]
+    (record,) = [record for record in caplog.records if record.name == "ext_proc.reporter"]
     assert ADDRESS in record.message
     assert "lowest cost" in record.message
     assert "secret" not in record.message
@@ -252,3 +254,34 @@ async def test_says_in_one_line_that_an_address_cannot_be_listened_on(
             Served().service, f"unix:{tmp_path}/absent/picker.sock", LARGEST, transport=transport
         ):
             pass
+
+
+async def test_counts_who_was_refused_by_name_only_where_the_settings_name_the_tenant() -> None:
+    made = Served()
+    service = PickerService(made.steerer, made.picker, made.room, made.metrics, tenants=frozenset({"known"}))
+    for tenant in ("known", "somebody", "somebody else", ""):
+        service._count_refused(Refusal("budget", 1, "llama", 0, tenant))
+    assert made.metrics.shed.labels("llama", "budget", "0")._value.get() == 4
+    by_tenant = made.metrics.shed_by_tenant
+    assert by_tenant.labels("known")._value.get() == 1
+    assert by_tenant.labels("other")._value.get() == 3
+    assert "somebody" not in generate_latest(made.metrics.registry).decode()
+
+
+async def test_a_request_that_has_to_make_room_while_it_is_held_is_answered_at_once(
+    served: tuple[Served, grpc.aio.Channel],
+) -> None:
+    made, channel = served
+    first = fill_the_only_endpoint(made)
+    call = await ask(channel)
+    await call.read()
+    (waiting,) = made.room._held
+    made.room._remove(waiting)
+    waiting.settle(None, Refusal("displaced", 3, "llama", 0))
+    answer = pb.ProcessingResponse.FromString(await call.read())
+    assert answer.immediate_response.status.code == 429
+    assert await call.read() is grpc.aio.EOF
+    assert made.count("refused") == 1
+    assert made.metrics.shed.labels("llama", "displaced", "0")._value.get() == 1
+    made.picker.cancel(first, time.monotonic())
+    assert made.picker.in_flight == 0

@@ -5,13 +5,15 @@ from dataclasses import replace
 
 import pytest
 
+from ext_proc.admission.door import Admission
 from ext_proc.picker import Picker
 from ext_proc.request import RoutingRequest
 from ext_proc.steer import Steered, Steerer
+from ext_proc.trust import Evidence, RequestHeaders, Trust
 from ext_proc.waiting import WaitingRoom
 from fleet.model import Endpoint, Fleet, Hardware, Load, Model, Version
 from fleet.prefix import PrefixHasher
-from fleet.settings import PickerSettings
+from fleet.settings import AdmissionSettings, PickerSettings, TenantsSettings, TrustSettings
 
 SETTINGS = PickerSettings(max_hashed_bytes=4096)
 
@@ -39,9 +41,18 @@ def steerer() -> Steerer:
     return make_steerer(Picker(SETTINGS, FLEET.endpoints.values()))
 
 
-def make_steerer(picker: Picker, settings: PickerSettings = SETTINGS, fleet: Fleet = FLEET) -> Steerer:
+def make_steerer(
+    picker: Picker,
+    settings: PickerSettings = SETTINGS,
+    fleet: Fleet = FLEET,
+    trust: TrustSettings | None = None,
+    admission: AdmissionSettings | None = None,
+    tenants: TenantsSettings | None = None,
+) -> Steerer:
     room = WaitingRoom(picker, longest=0, places=1)  # nobody is held
-    return Steerer(settings, fleet, PrefixHasher(b"k", settings.block_bytes), picker, room)
+    hasher = PrefixHasher(b"k", settings.block_bytes)
+    door = Admission({"llama": admission or AdmissionSettings()}, tenants or TenantsSettings(), picker)
+    return Steerer(settings, fleet, hasher, picker, room, Trust(trust or TrustSettings()), door)
 
 
 def placed_by(
@@ -366,3 +377,77 @@ def test_a_stream_that_opens_owes_nothing_and_times_nothing() -> None:
 def test_the_model_is_read_from_the_configured_header_where_the_body_names_none(steerer: Steerer) -> None:
     assert placed_by(steerer, chat("hello"), {"x-model": "llama"}).model == "llama"
     assert placed_by(steerer, chat("hello", model="other"), {"x-model": "llama"}).model == "other"
+
+
+TRUST = TrustSettings(
+    tenant=("header:x-tenant",), priority=("header:x-priority",), ttft_objective_ms=("header:x-slo-ttft-ms",)
+)
+NAMED = {"x-tenant": "a", "x-priority": "-10", "x-slo-ttft-ms": "1500", "x-session-id": "s"}
+
+
+def test_a_request_is_the_callers_only_as_far_as_trusted_sources_say() -> None:
+    picker = Picker(SETTINGS, FLEET.endpoints.values())
+    asked = placed_by(make_steerer(picker), chat("hi"), NAMED, now=5.0)
+    assert (asked.tenant, asked.priority, asked.deadline, asked.session) == ("", 0, float("inf"), "\ns")
+    asked = placed_by(make_steerer(picker, trust=TRUST), chat("hi"), NAMED, now=5.0)
+    assert (asked.tenant, asked.priority, asked.deadline) == ("a", -10, 6.5)
+    assert asked.session == "a\ns"
+
+
+def test_what_envoy_says_of_a_caller_comes_with_the_headers() -> None:
+    picker = Picker(SETTINGS, FLEET.endpoints.values())
+    trust = TrustSettings(tenant=("claim:payload.org",), priority=("claim:payload.rank",))
+    headers = RequestHeaders({"x-tenant": "evil"})
+    headers.evidence = Evidence(claims={"payload": {"org": "a", "rank": 7}})
+    asked = placed_by(make_steerer(picker, trust=trust), chat("hi"), headers)
+    assert (asked.tenant, asked.priority) == ("a", 7)
+
+
+def test_tenants_share_neither_blocks_nor_sessions() -> None:
+    steerer = make_steerer(Picker(SETTINGS, FLEET.endpoints.values()), trust=TRUST)
+    text = chat("word " * 500)
+    first = placed_by(steerer, text, {"x-tenant": "a", "x-session-id": "s"})
+    matched = {}
+    for tenant in ("a", "b", ""):
+        headers = {"x-tenant": tenant, "x-session-id": "s"}
+        decision = steerer.steer("llama/stable", CHAT, headers, text, 1.0).decision
+        assert decision is not None
+        matched[tenant] = decision.matched_tokens
+        same = tenant == "a"
+        assert (decision.placed.request.session == first.session) == same
+        assert (decision.placed.request.blocks == first.blocks) == same
+    assert matched["a"] > 0
+    assert matched["b"] == matched[""] == 0
+
+
+def test_a_tenants_salt_cannot_imitate_another_tenant() -> None:
+    steerer = make_steerer(Picker(SETTINGS, FLEET.endpoints.values()), trust=TRUST)
+    text = "word " * 500
+    as_tenant = placed_by(steerer, chat(text), {"x-tenant": "a"})
+    as_salt = placed_by(steerer, chat(text, cache_salt="a"))
+    assert not set(as_tenant.blocks) & set(as_salt.blocks)
+
+
+def test_says_that_a_request_is_refused_and_places_it_nowhere() -> None:
+    picker = Picker(SETTINGS, FLEET.endpoints.values())
+    tenants = TenantsSettings(budget_tokens=1000)
+    steerer = make_steerer(picker, trust=TRUST, tenants=tenants)
+    big = chat("word " * 2000)
+    assert steerer.steer("llama/stable", CHAT, {"x-tenant": "a"}, big, 0.0).outcome == "steered"
+    steered = steerer.steer("llama/stable", CHAT, {"x-tenant": "a"}, big, 0.0)
+    assert (steered.outcome, steered.decision, steered.held) == ("refused", None, None)
+    assert steered.refused is not None
+    assert steered.refused.reason == "budget"
+    assert picker.in_flight == 1
+    assert steerer.steer("llama/stable", CHAT, {"x-tenant": "b"}, big, 0.0).outcome == "steered"
+
+
+def test_an_objective_that_cannot_be_met_is_refused_where_the_model_says_so() -> None:
+    picker = Picker(SETTINGS, FLEET.endpoints.values())
+    admission = AdmissionSettings(objective_unmet="shed", default_priority=-1)
+    steerer = make_steerer(picker, trust=TRUST, admission=admission)
+    big = chat("x" * 400_000)
+    steered = steerer.steer("llama/stable", CHAT, {"x-slo-ttft-ms": "50"}, big, 0.0)
+    assert steered.refused is not None
+    assert steered.refused.reason == "objective"
+    assert steerer.steer("llama/stable", CHAT, {"x-slo-ttft-ms": "60000"}, big, 0.0).outcome == "steered"

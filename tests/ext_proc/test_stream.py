@@ -1,16 +1,20 @@
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING
 
 from envoy.service.ext_proc.v3 import external_processor_pb2 as pb
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ext_proc.admission.refusal import Refusal
 from ext_proc.decision import Decision
 from ext_proc.events import Placed
+from ext_proc.reply import refuse
 from ext_proc.request import RoutingRequest
 from ext_proc.steer import Steered
 from ext_proc.stream import PickStream
+from ext_proc.trust import NO_EVIDENCE, Evidence, RequestHeaders
 from ext_proc.waiting import Held
 from fleet.names import HOLD_SLACK_SECONDS
 from tests.ext_proc.messages import body, headers
@@ -31,6 +35,7 @@ class RecordingDecider:
         self.answer = answer
         self.early = early
         self.asked: list[tuple[str, str, dict[str, str], bytes, float]] = []
+        self.headers: list[RequestHeaders] = []
 
     def wants_body(self, method: str, path: str) -> bool:
         return (method, path) == ("POST", "/chat")
@@ -40,6 +45,8 @@ class RecordingDecider:
         return self.early
 
     def steer(self, cluster: str, path: str, headers: Mapping[str, str], body: bytes, now: float) -> Steered:
+        assert isinstance(headers, RequestHeaders)
+        self.headers.append(headers)
         self.asked.append((cluster, path, dict(headers), body, now))
         return self.answer
 
@@ -176,3 +183,62 @@ def test_ends_without_a_reply_on_a_message_it_never_asked_for() -> None:
     stream = PickStream(RecordingDecider(Steered("steered", DECISION)), LONGEST_HOLD)
     assert stream.receive(message, 1.0) is None
     assert (stream.done, stream.outcome) == (True, "unexpected")
+
+
+REFUSAL = Refusal("saturated", 7, "llama", 0)
+
+
+def test_a_refused_request_is_answered_in_place_of_the_model() -> None:
+    stream = PickStream(RecordingDecider(Steered("refused", refused=REFUSAL)), LONGEST_HOLD)
+    stream.receive(headers(), 1.0)
+    answer = reply(stream.receive(body(b"{}"), 2.0))
+    immediate = answer.immediate_response
+    assert immediate.status.code == 429
+    told = {option.header.key: option.header.raw_value for option in immediate.headers.set_headers}
+    assert told == {
+        "retry-after": b"7",
+        "x-kvpilot-reason": b"saturated",
+        "content-type": b"application/json",
+    }
+    assert json.loads(immediate.body)["error"]["type"] == "rate_limit_error"
+    assert not immediate.HasField("grpc_status")
+    assert (stream.done, stream.outcome, stream.refused) == (True, "refused", REFUSAL)
+
+
+def test_a_grpc_client_gets_a_status_and_an_endpoint_picker_says_why_in_its_own_words() -> None:
+    data = refuse(REFUSAL, {"content-type": "application/grpc+proto"}, endpoint_picker=True)
+    immediate = reply(data).immediate_response
+    assert immediate.grpc_status.status == 8
+    assert b"{" not in immediate.body
+    told = {option.header.key: option.header.raw_value for option in immediate.headers.set_headers}
+    assert told["x-llm-d-request-dropped-reason"] == b"rejected-saturated"
+    assert "content-type" not in told
+
+
+def test_a_request_that_is_refused_while_it_is_held_gets_the_same_answer() -> None:
+    waiting = Held(PLACED.request, 1.0)
+    stream = PickStream(RecordingDecider(Steered("held", held=waiting)), LONGEST_HOLD)
+    stream.receive(headers(), 1.0)
+    stream.receive(body(b"{}"), 1.0)
+    waiting.settle(None, REFUSAL)
+    answer = reply(stream.go(waiting))
+    assert answer.immediate_response.status.code == 429
+    assert (stream.done, stream.outcome) == (True, "refused")
+
+
+def test_what_envoy_says_of_the_caller_reaches_whoever_decides() -> None:
+    decider = RecordingDecider(Steered("steered", DECISION))
+    for said in (False, True):
+        message = pb.ProcessingRequest.FromString(headers())
+        if said:
+            san = message.attributes["envoy.filters.http.ext_proc"]
+            san["connection.uri_san_peer_certificate"] = "spiffe://a"
+            claims = message.metadata_context.filter_metadata["envoy.filters.http.jwt_authn"]
+            claims.update({"payload": {"org": "a", "rank": 7}})
+        stream = PickStream(decider, LONGEST_HOLD)
+        stream.receive(message.SerializeToString(), 1.0)
+        stream.receive(body(b"{}"), 1.0)
+    assert [asked.evidence for asked in decider.headers] == [
+        NO_EVIDENCE,
+        Evidence("spiffe://a", {"payload": {"org": "a", "rank": 7.0}}),
+    ]

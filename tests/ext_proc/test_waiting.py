@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ext_proc.admission.refusal import Refusal
 from ext_proc.picker import Picker
 from ext_proc.replicas import SILENCE_SECONDS
 from ext_proc.waiting import FED_SECONDS, SHORT_BACKLOG, YIELD, Held, WaitingRoom
@@ -13,6 +15,8 @@ from fleet.settings import PickerSettings
 from tests.ext_proc.small import FAST, SLOW, THIRD, TOKENS, endpoint, fresh, make_picker, pick, request
 
 if TYPE_CHECKING:
+    from ext_proc.choice import Considered
+    from ext_proc.decision import Decision
     from ext_proc.request import RoutingRequest
 
 LONGEST = 30.0
@@ -370,3 +374,83 @@ def test_everybody_is_settled_once_or_has_left_and_nobody_is_lost(steps: list[tu
     play.room.dispatch(play.now + 5.0)
     assert len(play.room) == 0
     assert all(h.settled != (h in play.left) for h in play.all)
+
+
+class Guard:
+    """Finds it crowded so many times, and refuses or not."""
+
+    def __init__(self, crowded: int = 0, refuses: bool = False, head_start: float = 0.0) -> None:
+        self.head_start = head_start
+        self.times = crowded
+        self.refuses = refuses
+        self.ends: list[Decision | None] = []
+
+    def crowded(self, considered: Considered, now: float) -> bool:
+        assert considered.candidates
+        assert now >= 0
+        self.times -= 1
+        return self.times >= 0
+
+    def refuse(self, considered: Considered, now: float) -> Refusal | None:
+        assert considered.candidates
+        assert now >= 0
+        return Refusal("saturated", 1, "m", 0) if self.refuses else None
+
+    def displaced(self) -> Refusal:
+        return Refusal("displaced", 2, "m", 0)
+
+    def over(self, decision: Decision | None) -> None:
+        self.ends.append(decision)
+
+
+def important(priority: int, number: int, address: str = FAST) -> RoutingRequest:
+    return replace(big(number, address), priority=priority)
+
+
+def test_a_gate_may_refuse_a_request_and_hears_what_became_of_it() -> None:
+    room = make_room()
+    refusing, passing, leaving = Guard(refuses=True), Guard(), Guard()
+    refused = room.arrive(request(), 0.0, refusing)
+    assert refused.settled
+    assert refused.refused == Refusal("saturated", 1, "m", 0)
+    passed = room.arrive(request(), 0.0, passing)
+    fill(room, FAST, SLOW, THIRD)
+    room.leave(room.arrive(big(1, FAST), 0.0, leaving))
+    assert [refusing.ends, passing.ends, leaving.ends] == [[None], [passed.decision], [None]]
+
+
+def test_a_head_start_goes_before_those_that_arrived_a_little_earlier() -> None:
+    picker = make_picker()
+    room = make_room(picker)
+    ids = fill(room, FAST)
+    first = room.arrive(big(1, FAST), 0.0, Guard())
+    second = room.arrive(big(2, FAST), 1.0, Guard(head_start=2.0))
+    picker.cancel(ids[FAST], 1.1)
+    room.dispatch(1.1)
+    assert second.settled
+    assert not first.settled
+
+
+def test_the_least_important_and_latest_make_room_as_long_as_it_is_crowded() -> None:
+    room = make_room()
+    fill(room, FAST, SLOW, THIRD)
+    held = {n: room.arrive(important(p, n), 0.1 * n, Guard()) for n, p in enumerate((0, -5, -5, 5, -1))}
+    assert not any(each.settled for each in held.values())
+    room.arrive(important(3, 9), 1.0, Guard(crowded=3))
+    gone = [n for n, each in held.items() if each.refused]
+    assert sorted(gone) == [1, 2, 4]
+    assert all(held[n].refused == Refusal("displaced", 2, "m", 0) for n in gone)
+    room.arrive(important(0, 10), 1.1, Guard(crowded=9))
+    assert not held[0].settled  # as important
+    assert not held[3].settled
+    assert len(room) == 4
+
+
+def test_nobody_makes_room_who_waits_for_other_endpoints_or_came_without_a_gate() -> None:
+    room = make_room()
+    fill(room, FAST, SLOW, THIRD)
+    elsewhere = room.arrive(important(-5, 1, SLOW), 0.0, Guard())
+    without = room.arrive(important(-5, 2, FAST), 0.0)
+    room.arrive(important(3, 3, FAST), 1.0, Guard(crowded=9))
+    assert not elsewhere.settled
+    assert not without.settled

@@ -29,6 +29,9 @@ if TYPE_CHECKING:
         (checks.header_name_or_none, "", ""),
         (checks.zone, "us-east-1a", "us-east-1a"),
         (checks.zone, "", ""),
+        (checks.source, "header:X-Tenant", "header:x-tenant"),
+        (checks.source, "claim:payload.realm_access.Tenant", "claim:payload.realm_access.Tenant"),
+        (checks.source, "certificate", "certificate"),
     ],
 )
 def test_gives_what_is_right_in_its_canonical_form(
@@ -59,6 +62,7 @@ def test_gives_what_is_right_in_its_canonical_form(
         (checks.header_name_or_none, ["x y", ":path"], "the name of an HTTP header"),
         (checks.cookie_name, ["a=b", "a;b", " "], "the name of a cookie"),
         (checks.zone, [" ", "a b", "a/b", "z" * 101], "the name of a zone"),
+        (checks.source, ["", "x-tenant", "header:", "header:a b", "claim:", "claim:a..b"], "header:NAME"),
     ],
 )
 def test_says_what_would_be_right(check: Callable[[str], str], texts: list[str], expected: str) -> None:

@@ -259,3 +259,35 @@ def test_each_endpoint_has_a_grpc_address_of_its_own_or_none_has_any() -> None:
     assert "10.0.0.2:8000" in taken
     nowhere = refused(endpoints=[], emulated={"count": 2}, grpc_port=8001)
     assert nowhere.startswith(f"{IN_POOL}.grpc_port is 8001: expected `emulated.grpc` where there are no")
+
+
+def test_a_model_may_have_its_own_admission_in_the_fields_it_sets() -> None:
+    data = changed("admission", {"shed": True, "default_priority": 3})
+    data["models"][0]["admission"] = {"default_priority": -5}
+    own = parse(data, "f").admissions()["llama"]
+    assert (own.shed, own.default_priority) == (True, -5)
+    assert parse(GOOD, "f").admissions()["llama"] == settings.AdmissionSettings()
+
+
+@pytest.mark.parametrize(
+    ("second", "said"),
+    [
+        ({"priority": 0}, "levels.1.priority is 0: expected a number above 0, ascending"),
+        ({"priority": 1, "wait_seconds": 1}, "levels.1.wait_seconds is 1.0: expected at least 5"),
+        ({"priority": 1, "kv_share": 0.5}, "levels.1.kv_share is 0.5: expected at least 0.9"),
+    ],
+)
+def test_a_higher_level_has_no_lower_limits(second: dict[str, Any], said: str) -> None:
+    first = {"priority": 0, "wait_seconds": 5, "kv_share": 0.9}
+    levels = [first, {"wait_seconds": 5, "kv_share": 0.9, **second}]
+    assert refusal(changed("admission", {"levels": levels})).startswith(f"f: admission.{said}")
+
+
+def test_refuses_a_tenant_that_is_there_twice() -> None:
+    data = changed("tenants", {"known": [{"name": "a"}, {"name": "a"}]})
+    assert refusal(data) == "f: tenants.known.a: expected each name once, found this one 2 times"
+
+
+def test_refuses_a_source_that_there_is_not() -> None:
+    data = changed("trust", {"tenant": ["x-tenant"]})
+    assert "expected header:NAME, claim:PATH" in refusal(data)

@@ -17,6 +17,8 @@ from fleet.names import (
     PICK_ID_KEY,
     PICK_NAMESPACE,
     PICKER_CLUSTER,
+    REFUSAL_HEADERS,
+    SAN_ATTRIBUTE,
 )
 from xds_server.resources.clusters import LOG_CLUSTER
 from xds_server.resources.messages import (
@@ -97,19 +99,24 @@ def _picker(settings: Settings) -> ext_proc.ExternalProcessor:
     """Ask the picker for every request, and do without where it does not answer in time."""
     send = ext_proc.ProcessingModeHeaderSendMode
     body = ext_proc.ProcessingModeBodySendMode
+    namespaces = ext_proc.MetadataOptionsMetadataNamespaces
+    trust = settings.trust
+    forwarded = namespaces(untyped=[trust.claims_namespace]) if trust.reads_claims else None
     return ext_proc.ExternalProcessor(
         grpc_service=grpc_to(PICKER_CLUSTER),
         failure_mode_allow=True,
         message_timeout=seconds(settings.envoy.message_timeout_seconds),
         max_message_timeout=seconds(settings.picker.hold_seconds + HOLD_SLACK_SECONDS),
-        request_attributes=[CLUSTER_ATTRIBUTE],
+        request_attributes=[CLUSTER_ATTRIBUTE, *([SAN_ATTRIBUTE] if trust.reads_certificate else [])],
         allow_mode_override=True,  # what is decided from the headers needs no body
         route_cache_action=ext_proc.ExternalProcessorRouteCacheAction.RETAIN,
-        mutation_rules=mutation_rules.HeaderMutationRules(disallow_all=True),
+        # Nothing of a request: what is allowed is there only in answers that refuse one.
+        mutation_rules=mutation_rules.HeaderMutationRules(
+            disallow_all=True, allow_expression=matcher.RegexMatcher(regex=REFUSAL_HEADERS)
+        ),
         metadata_options=ext_proc.MetadataOptions(
-            receiving_namespaces=ext_proc.MetadataOptionsMetadataNamespaces(
-                untyped=[LB_NAMESPACE, PICK_NAMESPACE]
-            )
+            forwarding_namespaces=forwarded,
+            receiving_namespaces=namespaces(untyped=[LB_NAMESPACE, PICK_NAMESPACE]),
         ),
         processing_mode=ext_proc.ProcessingMode(
             request_header_mode=send.SEND,  # without it the request would leave before the body's answer

@@ -6,7 +6,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from ext_proc import protocols
-from ext_proc.steer import reading
+from ext_proc.reader import reading
 from fleet.errors import UnreadableRequestError
 from fleet.settings import PickerSettings
 
@@ -26,6 +26,7 @@ PATHS = {
     "generate": "/v2/models/ensemble/generate",
     "generate_stream": "/v2/models/ensemble/generate_stream",
     "infer": "/v2/models/ensemble/versions/1/infer",
+    "kserve_grpc": "/inference.GRPCInferenceService/ModelInfer",
 }
 
 

