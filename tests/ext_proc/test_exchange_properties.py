@@ -97,6 +97,7 @@ class ScriptedEnvoy:
         self._steps = breaks_at
         self.read_messages = 0
         self.written: list[bytes] = []
+        self.sent: list[bytes] = []  # those, and one that was broken off: it may have arrived
 
     async def read(self) -> object:
         self._step()
@@ -106,6 +107,7 @@ class ScriptedEnvoy:
         return self._script.pop(0)
 
     async def write(self, data: bytes) -> None:
+        self.sent.append(data)
         self._step()
         assert isinstance(data, bytes)
         self.written.append(data)
@@ -136,7 +138,7 @@ async def exchange(script: Sequence[bytes], breaks_at: int, *, full: bool, goes:
     assert len(site.gateways) == 0
     if filler is not None:
         site.picker.cancel(filler.id, time.monotonic())
-    told = [pb.ProcessingResponse.FromString(data).dynamic_metadata for data in envoy.written]
+    told = [pb.ProcessingResponse.FromString(data).dynamic_metadata for data in envoy.sent]
     placed = {metadata["kvpilot"]["pick_id"] for metadata in told if "kvpilot" in metadata}
     for id_ in placed:
         site.picker.cancel(id_, time.monotonic())  # as the access log would
