@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING
 
 from ext_proc import explain_page
 from ext_proc.admission.door import Admission
+from ext_proc.gateway import Gateways
 from ext_proc.health_service import HealthService
 from ext_proc.ledger_metrics import LedgerCollector
 from ext_proc.lender import Lender
 from ext_proc.loop_guard import guard_loop
 from ext_proc.metrics import PickerMetrics
 from ext_proc.picker import Picker
+from ext_proc.pools import Pools
 from ext_proc.reporter import Reporter
 from ext_proc.server import PICK_SECONDS, PickerService, serve_picker
 from ext_proc.steer import Steerer
@@ -107,7 +109,18 @@ async def run(settings: Settings, source: str, stop: asyncio.Event) -> None:
     )
     tenants = frozenset(tenant.name for tenant in settings.tenants.known)
     reporter = Reporter(metrics, tracer)
-    service = PickerService(steerer, picker, room, metrics, watchdog, tenants, reporter)
+    asked = settings.endpoint_picker
+    gateways = Gateways(
+        steerer,
+        picker,
+        room,
+        metrics,
+        Pools(fleet),
+        mode=asked.mode,
+        body_max=settings.envoy.buffer_bytes,
+        test_headers=asked.test_headers,
+    )
+    service = PickerService(steerer, picker, room, metrics, watchdog, reporter, tenants, gateways)
     health = HealthService(watchdog)
     store = RedisStore(settings.redis_url)
     try:
@@ -119,7 +132,14 @@ async def run(settings: Settings, source: str, stop: asyncio.Event) -> None:
                 [explain_page.route(steerer)],
                 2 * settings.envoy.buffer_bytes,  # base64, and headers
             ),
-            serve_picker(service, settings.picker_address, settings.envoy.buffer_bytes, health),
+            serve_picker(
+                service,
+                settings.picker_address,
+                settings.envoy.buffer_bytes,
+                health,
+                health_address=asked.health_address,
+                pool_addresses=asked.pool_addresses,
+            ),
             asyncio.TaskGroup() as tasks,
         ):
             log.info("picking among %d endpoints on %s", len(fleet.endpoints), settings.picker_address)
@@ -127,6 +147,7 @@ async def run(settings: Settings, source: str, stop: asyncio.Event) -> None:
             running = [
                 tasks.create_task(view.run(settings.collect.interval_seconds)),
                 tasks.create_task(service.dispatch()),
+                tasks.create_task(gateways.attend()),
                 tasks.create_task(health.run()),
                 tasks.create_task(become_ready(watchdog, view, FIRST_STATE_SECONDS)),
                 tasks.create_task(guard_loop(settings.picker.stuck_seconds)),

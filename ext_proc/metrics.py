@@ -12,13 +12,15 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.core import CounterMetricFamily
 from prometheus_client.registry import Collector
 
-from ext_proc.choice import AT_HOME, CHEAPEST, LEAST_BUSY
-
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from ext_proc.outcome import Outcome
     from ext_proc.tallies import Tallies
+
+from ext_proc.choice import AT_HOME, CHEAPEST, LEAST_BUSY
+
+if TYPE_CHECKING:
+    from ext_proc.outcome import Outcome
 
 _TTFT_BUCKETS = (0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60)  # seconds: from a cache hit to a long queue
 
@@ -81,6 +83,13 @@ class PickerMetrics:
             buckets=_TTFT_BUCKETS,
             registry=registry,
         )
+        self.served = Counter(
+            "kvpilot_picker_served",
+            "Requests of gateways, by who served: as picked, the next of the list, other (the gateway did not"
+            " obey), or unknown",
+            ["by"],
+            registry=self.registry,
+        )
         self.held = Gauge(
             "kvpilot_picker_held", "Requests waiting here for an endpoint's queue", registry=registry
         )
@@ -96,7 +105,6 @@ class PickerMetrics:
             ["result"],
             registry=registry,
         )
-        self.log_entries_by_result = Children(self.log_entries)
         self.shed = Counter(
             "kvpilot_picker_shed",
             "Requests answered 429, by model, why, and the lowest priority of their level",
@@ -109,6 +117,7 @@ class PickerMetrics:
             ["tenant"],
             registry=registry,
         )
+        self.log_entries_by_result = Children(self.log_entries)
         self.expired = Counter(
             "kvpilot_picker_expired",
             "Requests given up because nobody reported their end",

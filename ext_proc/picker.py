@@ -95,6 +95,10 @@ class Picker:
         """Distinct prefix blocks that some endpoint is believed to hold."""
         return len(self._index)
 
+    def home(self, session: str) -> str | None:
+        """The endpoint that the session was last sent to; None where it has none."""
+        return self._sessions.home(session)
+
     @property
     def endpoints(self) -> Mapping[str, EndpointState]:
         """Every endpoint's state by address, for those who show it; only the picker changes it."""
@@ -103,10 +107,6 @@ class Picker:
     def tell(self, observer: Callable[[Outcome], None]) -> None:
         """`observer` hears, at once, how each request ended that was decided here."""
         self._in_flight.observer = observer
-
-    def home(self, session: str) -> str | None:
-        """The endpoint that the session was last sent to; None where it has none."""
-        return self._sessions.home(session)
 
     def pick(self, request: RoutingRequest, now: float) -> Decision | None:
         """The best endpoints among the request's candidates; None if none of them is known."""

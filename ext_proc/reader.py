@@ -77,8 +77,11 @@ class Reader:
         """A request to a known cluster, from its body. Raises UnreadableRequestError."""
         prompt = protocol.parse(protocols.Call(path, headers, body, self._reading))
         caller = self._caller(headers)
-        request = self._urgent(self._request(cluster, prompt, headers, body, caller), cluster, caller, now)
-        self._recall.saw(cluster, path, request, max(announced_bytes(headers) or 0, len(body)))
+        whole = max(announced_bytes(headers) or 0, prompt.whole_bytes, len(body))
+        read = len(body) if prompt.read_bytes is None else prompt.read_bytes
+        times = max(whole, read) / read if read else 1.0
+        request = self._urgent(self._request(cluster, prompt, headers, times, caller), cluster, caller, now)
+        self._recall.saw(cluster, path, request, whole)
         return request
 
     def next_turn(
@@ -119,8 +122,9 @@ class Reader:
         return self._urgent(request, cluster, caller, now)
 
     def _request(
-        self, cluster: str, prompt: Prompt, headers: Mapping[str, str], body: bytes, caller: Caller
+        self, cluster: str, prompt: Prompt, headers: Mapping[str, str], times: float, caller: Caller
     ) -> RoutingRequest:
+        """What the picker is asked. The whole prompt is `times` as long as what was read of it."""
         settings = self._settings
         model, candidates = self._clusters[cluster]
         exact = prompt.tokens is not None
@@ -130,7 +134,7 @@ class Reader:
         hashed = prompt.text[: settings.max_hashed_bytes] if prompt.cacheable else b""
         return RoutingRequest(
             candidates=candidates,
-            prompt_tokens=min(PROMPT_TOKENS_MAX, (tokens or 0) * _times(prompt, body, headers)),
+            prompt_tokens=min(PROMPT_TOKENS_MAX, (tokens or 0) * times),
             blocks=self._hasher.blocks(hashed, root),
             tokens_per_block=settings.block_bytes / BYTES_PER_ID if exact else settings.tokens_per_block,
             output_limit=prompt.output_tokens,
@@ -185,9 +189,3 @@ def reading(settings: PickerSettings) -> protocols.Reading:
         media_bytes=round(settings.media_tokens * settings.bytes_per_token),
         session_keys=tuple(tuple(key.split(".")) for key in settings.session_body_keys),
     )
-
-
-def _times(prompt: Prompt, body: bytes, headers: Mapping[str, str]) -> float:
-    """How many times longer the whole body is than what was read of it, sent or not."""
-    read = len(body) if prompt.read_bytes is None else prompt.read_bytes
-    return max(announced_bytes(headers) or 0, len(body), read) / read if read else 1.0

@@ -69,12 +69,17 @@ def body_steered(decision: Decision) -> bytes:
 
 
 def _steered(response: pb.ProcessingResponse, decision: Decision) -> bytes:
+    name_endpoints(response, decision)
+    data: bytes = response.SerializeToString()
+    return data
+
+
+def name_endpoints(response: pb.ProcessingResponse, decision: Decision) -> None:
+    """Put the decision into the metadata that Envoy's override_host obeys, with its id for the log."""
     fields = response.dynamic_metadata.fields
     destination = fields[LB_NAMESPACE].struct_value.fields[DESTINATION_KEY]
     destination.string_value = ",".join(decision.destinations)
     fields[PICK_NAMESPACE].struct_value.fields[PICK_ID_KEY].string_value = decision.id
-    data: bytes = response.SerializeToString()
-    return data
 
 
 DROPPED = "rejected-saturated"

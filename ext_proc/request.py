@@ -30,6 +30,7 @@ class Prompt:
     tokens: int | None = None  # exactly; None where bytes must tell
     cacheable: bool = True  # engines keep its prefix for later ones
     read_bytes: int | None = None  # of the body as it came that `text` is from; None for all that came
+    whole_bytes: int = 0  # of the body, where the protocol itself says; 0 where it does not
 
 
 @dataclass(frozen=True, slots=True)

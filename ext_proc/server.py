@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import time
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import grpc
@@ -22,14 +24,16 @@ from ext_proc.watchdog import Watchdog
 from fleet.errors import StartError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Mapping
 
     from ext_proc.admission.refusal import Refusal
+    from ext_proc.gateway import Gateways
     from ext_proc.health_service import HealthService
     from ext_proc.metrics import PickerMetrics
     from ext_proc.picker import Picker
     from ext_proc.steer import Steerer
     from ext_proc.waiting import Held, WaitingRoom
+    from ext_proc.watchdog import UnderWay
 
 ACCESS_LOG_SERVICE = "envoy.service.accesslog.v3.AccessLogService"
 
@@ -53,11 +57,13 @@ class PickerService:
         room: WaitingRoom,
         metrics: PickerMetrics,
         watchdog: Watchdog | None = None,
-        tenants: frozenset[str] = frozenset(),
         reporter: Reporter | None = None,
+        tenants: frozenset[str] = frozenset(),
+        gateways: Gateways | None = None,
     ) -> None:
         """`room` is in front of `picker`; `watchdog` and `reporter` are told of every pick. `tenants` are
-        counted by their names, all others together."""
+        counted by their names, all others together. Without `gateways` all exchanges are those of our own
+        Envoys."""
         self._steerer = steerer
         self._picker = picker
         self._room = room
@@ -66,39 +72,48 @@ class PickerService:
         self._reporter = reporter or Reporter(metrics)
         picker.tell(self._reporter.over)
         self._tenants = tenants
+        self._gateways = gateways
         self._someone_waits = asyncio.Event()
 
-    def handlers(self) -> tuple[grpc.GenericRpcHandler, ...]:
-        """ext_proc and the access log, for a gRPC server."""
-        process: grpc.RpcMethodHandler[Any, Any] = grpc.stream_stream_rpc_method_handler(self._process)
+    def handlers(self, cluster: str = "") -> tuple[grpc.GenericRpcHandler, ...]:
+        """ext_proc and the access log, for a gRPC server; of gateways that mean that `cluster`, if not ''."""
+        serve = partial(self._process, cluster=cluster) if cluster else self._process
+        process: grpc.RpcMethodHandler[Any, Any] = grpc.stream_stream_rpc_method_handler(serve)
         log: grpc.RpcMethodHandler[Any, Any] = grpc.stream_unary_rpc_method_handler(self._stream_access_logs)
         return (
             grpc.method_handlers_generic_handler(EXT_PROC_SERVICE, {"Process": process}),
             grpc.method_handlers_generic_handler(ACCESS_LOG_SERVICE, {"StreamAccessLogs": log}),
         )
 
-    async def _process(self, _: object, context: grpc.aio.ServicerContext[Any, Any]) -> None:
+    async def _process(
+        self, _: object, context: grpc.aio.ServicerContext[Any, Any], cluster: str = ""
+    ) -> None:
+        data = await context.read()
+        if self._gateways is not None and isinstance(data, bytes) and self._gateways.is_gateway(data):
+            await self._gateways.process(data, context, cluster, self)
+        else:
+            await self._process_ours(data, context)
+
+    async def _process_ours(self, data: Any, context: grpc.aio.ServicerContext[Any, Any]) -> None:
         stream = PickStream(self._steerer, self._room.longest)
         picks, began = self._watchdog.picks, time.monotonic()
         answered = False
         try:
-            while not stream.done:
-                data = await context.read()
-                if data is grpc.aio.EOF:
-                    break
+            while data is not grpc.aio.EOF:
                 now = time.monotonic()
                 picks.began(stream, now)
                 answer = stream.receive(data, now)
-                if stream.held is not None:
-                    self._someone_waits.set()
                 if answer is not None:
                     await context.write(answer)
                 picks.ended(stream, time.monotonic())
                 if stream.held is not None:
-                    await self._turn_of(stream.held)
+                    await self.turn_of(stream.held)
                     picks.began(stream, time.monotonic())
                     await context.write(stream.go(stream.held))
                     picks.ended(stream, time.monotonic())
+                if stream.done:
+                    break
+                data = await context.read()
             answered = True
         finally:
             self._watchdog.dropped(stream)
@@ -113,7 +128,14 @@ class PickerService:
                 await asyncio.sleep(DISPATCH_SECONDS)
                 self._room.dispatch(time.monotonic())
 
-    async def _turn_of(self, held: Held) -> None:
+    @property
+    def picks(self) -> UnderWay:
+        """Where the watchdog hears of what is under way."""
+        return self._watchdog.picks
+
+    async def turn_of(self, held: Held) -> None:
+        """Wait until the request that is held is settled."""
+        self._someone_waits.set()
         if not held.settled:
             turn = asyncio.Event()
             held.wake = turn.set
@@ -127,7 +149,7 @@ class PickerService:
         """Note what became of a request; a decision that Envoy never got is taken back."""
         self._reporter.shown(stream, began, answered=answered)
         if stream.refused is not None:
-            self._count_refused(stream.refused)
+            self.count_refused(stream.refused)
         if answered:
             return
         decision = stream.decision
@@ -138,7 +160,8 @@ class PickerService:
         if decision is not None:
             self._picker.cancel(decision.id, time.monotonic())
 
-    def _count_refused(self, refused: Refusal) -> None:
+    def count_refused(self, refused: Refusal) -> None:
+        """A request was turned away."""
         self._metrics.shed.labels(refused.model, refused.reason, str(refused.level)).inc()
         tenant = refused.tenant if refused.tenant in self._tenants else "other"
         self._metrics.shed_by_tenant.labels(tenant).inc()
@@ -154,14 +177,43 @@ class PickerService:
 
 @asynccontextmanager
 async def serve_picker(
-    service: PickerService, address: str, largest_body: int, health: HealthService | None = None
+    service: PickerService,
+    address: str,
+    largest_body: int,
+    health: HealthService | None = None,
+    *,
+    health_address: str | None = None,
+    pool_addresses: Mapping[str, str] = MappingProxyType({}),
 ) -> AsyncIterator[int]:
     """Serve on `address` (`host:port` or `unix:/path`) inside the context; yields the port.
 
-    `health` answers health checks, which are told "serving" at all times where there is none. `largest_body`:
-    bytes that Envoy may send; gRPC's default of 4 MiB would fail open unseen. Raises StartError if the
-    address cannot be listened on.
+    `health` answers health checks, which are told "serving" at all times where there is none, and also on
+    `health_address`. `largest_body`: bytes that Envoy may send; gRPC's default of 4 MiB would fail open
+    unseen. On each of `pool_addresses` gateways ask for one cluster. Raises StartError if an address cannot
+    be listened on.
     """
+    checks = health or always_serving()
+    await checks.start()
+    async with AsyncExitStack() as stack:
+        main = _server(service.handlers(), checks, largest_body)
+        port = _listen(main, "picker_address", address)
+        servers = [main]
+        if health_address is not None:
+            servers.append(_server((), checks, largest_body))
+            _listen(servers[-1], "endpoint_picker.health_address", health_address)
+        for pool_address, cluster in pool_addresses.items():
+            servers.append(_server(service.handlers(cluster), checks, largest_body))
+            _listen(servers[-1], "endpoint_picker.pool_addresses", pool_address)
+        for server in servers:
+            await server.start()
+            stack.push_async_callback(server.stop, STOP_GRACE_SECONDS)
+        stack.push_async_callback(checks.stop)
+        yield port
+
+
+def _server(
+    handlers: tuple[grpc.GenericRpcHandler, ...], checks: HealthService, largest_body: int
+) -> grpc.aio.Server:
     # A body may overshoot Envoy's buffer limit by what one read brought.
     largest_message = 2 * largest_body + MESSAGE_OVERHEAD_BYTES
     server = grpc.aio.server(
@@ -171,19 +223,13 @@ async def serve_picker(
             ("grpc.http2.max_ping_strikes", 0),  # Envoy pings every second: so it notices a frozen picker
         ]
     )
-    server.add_generic_rpc_handlers(service.handlers())
-    checks = health or always_serving()
+    server.add_generic_rpc_handlers(handlers)
     checks.add_to(server)
-    await checks.start()
+    return server
+
+
+def _listen(server: grpc.aio.Server, field: str, address: str) -> int:
     try:
-        port = server.add_insecure_port(address)
+        return server.add_insecure_port(address)
     except RuntimeError as error:
-        raise StartError(
-            f"picker_address {address}: cannot listen: is it taken, or not ours to use?"
-        ) from error
-    await server.start()
-    try:
-        yield port
-    finally:
-        await checks.stop()
-        await server.stop(STOP_GRACE_SECONDS)
+        raise StartError(f"{field} {address}: cannot listen: is it taken, or not ours to use?") from error

@@ -5,7 +5,7 @@ Whatever cannot be understood is left alone and counted: Envoy then balances it 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from ext_proc import protocols
@@ -16,7 +16,7 @@ from ext_proc.tallies import Tallies
 from fleet.errors import UnreadableRequestError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
 
     from ext_proc.admission.door import Admission
     from ext_proc.choice import Considered
@@ -44,6 +44,7 @@ class Steered:
     decision: Decision | None = None
     held: Held | None = None  # where it waits
     refused: Refusal | None = None  # what it is answered in place of the model
+    unreadable: bool = False  # its body says nothing that a decision could go by
 
 
 class Steerer:
@@ -74,16 +75,19 @@ class Steerer:
         """Whether a request like this is decided from its body."""
         return protocols.find(method, path) is not None
 
-    def decide_early(self, cluster: str, headers: Mapping[str, str], now: float) -> Steered | None:
+    def decide_early(
+        self, cluster: str, headers: Mapping[str, str], now: float, among: Collection[str] | None = None
+    ) -> Steered | None:
         """Decide from the headers alone, where that can be done or must be; None: `steer` wants the body.
 
         A session's next turn is decided so (`picker.session_fast_path`) where its own endpoint is still the
-        best for it; a gRPC stream that never ends, always, by load alone.
+        best for it; a gRPC stream that never ends, always, by load alone. `among`: as in `steer`.
         """
         if never_half_closes(headers):
             if not self.reader.knows(cluster):
                 return Steered("unknown-cluster")
-            return self._admit(cluster, self.reader.unread(cluster, headers, now), now)
+            opened = self._narrowed(self.reader.unread(cluster, headers, now), among)
+            return self._admit(cluster, opened, now) if opened.candidates else Steered("no-endpoint")
         path = headers.get(":path", "")
         if not (self.reader.knows(cluster) and self.wants_body(headers.get(":method", ""), path)):
             return None
@@ -91,13 +95,39 @@ class Steerer:
         home = self._picker.home(request.session) if request is not None else None
         if home is None or request is None:
             return None
+        request = self._narrowed(request, among)
         considered = self._room.consider(request, now)
         if considered is None or considered.candidates[0].prediction.address != home:
             return None
         return self._admit(cluster, request, now, considered)
 
-    def steer(self, cluster: str, path: str, headers: Mapping[str, str], body: bytes, now: float) -> Steered:
-        """Decide one request. `cluster` is what the route chose; only its endpoints are candidates."""
+    def decide_unread(
+        self, cluster: str, headers: Mapping[str, str], now: float, among: Collection[str] | None = None
+    ) -> Steered:
+        """Decide by load alone and at once: what has no prompt that can be read needs an engine, too.
+
+        `among`: as in `steer`.
+        """
+        if not self.reader.knows(cluster):
+            return Steered("unknown-cluster")
+        request = self._narrowed(self.reader.unread(cluster, headers, now), among)
+        # It moves no session: it may be a question for the list of models.
+        decision = self._picker.pick(replace(request, session=""), now)
+        return Steered("steered-unread" if decision else "no-endpoint", decision)
+
+    def steer(
+        self,
+        cluster: str,
+        path: str,
+        headers: Mapping[str, str],
+        body: bytes,
+        now: float,
+        among: Collection[str] | None = None,
+    ) -> Steered:
+        """Decide one request. `cluster` is what the route chose; only its endpoints are candidates.
+
+        Where `among` is there, only those of them: addresses as Envoy dials them.
+        """
         protocol = protocols.find(headers.get(":method", "POST"), path)
         if protocol is None:
             return Steered("passed")
@@ -109,7 +139,10 @@ class Steerer:
             request = self.reader.read(protocol, cluster, path, headers, body, now)
         except UnreadableRequestError as error:
             self.tallies.unreadable[protocol.name, error.reason] += 1
-            return self._told(protocol.name, Steered(error.reason), "unreadable")
+            return self._told(protocol.name, Steered(error.reason, unreadable=True), "unreadable")
+        request = self._narrowed(request, among)
+        if not request.candidates:
+            return self._told(protocol.name, Steered("no-endpoint"))
         return self._told(protocol.name, self._admit(cluster, request, now))
 
     def consider(
@@ -138,6 +171,13 @@ class Steerer:
             return Steered(REFUSED, refused=visit)
         held = self._room.arrive(request, now, visit, considered)
         return settled(held) if held.settled else Steered("held", held=held)
+
+    def _narrowed(self, request: RoutingRequest, among: Collection[str] | None) -> RoutingRequest:
+        """The same request for those of its candidates that are allowed."""
+        if among is None:
+            return request
+        allowed = {self._picker.endpoint_at(address) for address in among}
+        return replace(request, candidates=tuple(a for a in request.candidates if a in allowed))
 
     def _told(self, protocol: str, steered: Steered, outcome: str = "") -> Steered:
         self.tallies.by_protocol[protocol, outcome or steered.outcome] += 1

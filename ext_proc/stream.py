@@ -10,13 +10,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 from envoy.service.ext_proc.v3 import external_processor_pb2 as pb
-from google.protobuf import json_format
 from google.protobuf.message import DecodeError
 
-from ext_proc import reply
+from ext_proc import opening, reply
 from ext_proc.steer import settled
-from ext_proc.trust import NO_EVIDENCE, Evidence, RequestHeaders
-from fleet.names import CLUSTER_ATTRIBUTE, SAN_ATTRIBUTE
+from ext_proc.trust import RequestHeaders
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -89,13 +87,8 @@ class PickStream:
 
     def _on_headers(self, message: pb.ProcessingRequest, now: float) -> bytes | None:
         headers = message.request_headers
-        # Envoy fills raw_value; value is for senders older than that.
-        self._headers = RequestHeaders(
-            (h.key, h.raw_value.decode("utf-8", "replace") if h.raw_value else h.value)
-            for h in headers.headers.headers
-        )
-        self._cluster = _cluster(message)
-        self._headers.evidence = _evidence(message)
+        self._headers = opening.request_headers_of(message)
+        self._cluster = opening.cluster_of(message)
         if headers.end_of_stream:
             return self._end("passed", reply.HEADERS_PASS)
         steered = self._decider.decide_early(self._cluster, self._headers, now)
@@ -136,23 +129,3 @@ class PickStream:
         self.done = True
         self.outcome = outcome
         return answer
-
-
-def _cluster(message: pb.ProcessingRequest) -> str:
-    """The cluster that the route chose; '' where Envoy did not say."""
-    for attributes in message.attributes.values():
-        if CLUSTER_ATTRIBUTE in attributes.fields:
-            return str(attributes.fields[CLUSTER_ATTRIBUTE].string_value)
-    return ""
-
-
-def _evidence(message: pb.ProcessingRequest) -> Evidence:
-    """What Envoy says of the caller; it is told to say anything only where that is trusted."""
-    claims: dict[str, object] = {}
-    for metadata in message.metadata_context.filter_metadata.values():
-        claims |= json_format.MessageToDict(metadata)
-    certificate = ""
-    for attributes in message.attributes.values():
-        if SAN_ATTRIBUTE in attributes.fields:
-            certificate = attributes.fields[SAN_ATTRIBUTE].string_value
-    return Evidence(certificate, claims) if claims or certificate else NO_EVIDENCE

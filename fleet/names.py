@@ -21,6 +21,13 @@ LB_NAMESPACE = "envoy.lb"
 DESTINATION_KEY = "x-gateway-destination-endpoint"
 """Dynamic metadata that Envoy's override_host obeys: `ip:port[,ip:port…]`, in order of preference."""
 
+SERVED_KEY = "x-gateway-destination-endpoint-served"
+"""Beside it, while the answer comes: who serves, where the cluster tells (`selected_host_key`)."""
+
+SUBSET_NAMESPACE = "envoy.lb.subset_hint"
+SUBSET_KEY = "x-gateway-destination-endpoint-subset"
+"""Metadata in which a gateway names the endpoints that its endpoint picker may choose from."""
+
 PICK_NAMESPACE = "kvpilot"
 PICK_ID_KEY = "pick_id"
 """Dynamic metadata that ties an access-log entry to a pick. A string that nobody can guess."""

@@ -43,14 +43,15 @@ def main(name: str, description: str, serve: Serve, arguments: Sequence[str] | N
     path: Path = options.config
     logs.configure(options.log, options.log_format)
     try:
-        uvloop.run(_until_signalled(serve, settings_file.load(path), str(path)))
+        uvloop.run(until_signalled(serve, settings_file.load(path), str(path)))
     except KvpilotError as error:
         sys.stderr.write(f"{name}: {error}\n")
         return 2
     return 0
 
 
-async def _until_signalled(serve: Serve, settings: Settings, source: str) -> None:
+async def until_signalled(serve: Serve, settings: Settings, source: str) -> None:
+    """Run `serve` until SIGTERM or SIGINT; `source` names the file in errors. Raises KvpilotError."""
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)

@@ -21,7 +21,7 @@ import uvloop
 
 from fleet.errors import ConfigError, KvpilotError
 from fleet.settings_file import load
-from kvpilot import explain, sim_command
+from kvpilot import endpoint_picker_command, explain, sim_command
 from kvpilot.demo.phases import run_demo
 from kvpilot.demo.report import PHASES
 from kvpilot.live import Screen, show
@@ -89,6 +89,7 @@ def _parser() -> _Parser:
     up.add_argument("--seed", type=int, help="the demo's random seed")
     sim_command.add_to(commands)
     explain.add_to(commands)
+    endpoint_picker_command.add_to(commands)
     return parser
 
 

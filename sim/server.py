@@ -18,18 +18,20 @@ from aiohttp import web
 from fleet import address as addresses
 from fleet.errors import ConfigError, StartError
 from fleet.settings import pool_field
-from sim import openai_api
+from sim.apis import openai
+from sim.apis.api import ApiError, Incoming, blocks
+from sim.apis.routes import APIS, READY
 from sim.backend import Backend
 from sim.capacity import Capacity, capacity
 from sim.engine import Engine, RequestTooLargeError
 from sim.exposition import CONTENT_TYPE, exposition
 from sim.grpc_server import KserveService, serving_grpc
-from sim.openai_api import Answer, ApiError, Call
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Awaitable, Callable
 
     from fleet.settings import Settings
+    from sim.apis.api import Api, Call
 
 MAX_BODY_BYTES = 64 << 20
 """Longest request body that is read; more is answered with 413."""
@@ -54,45 +56,38 @@ class EmulatedEndpoint:
     def application(self) -> web.Application:
         """The routes of this endpoint."""
         application = web.Application(client_max_size=MAX_BODY_BYTES)
-        application.add_routes(
-            [
-                web.post("/v1/chat/completions", self._chat),
-                web.post("/v1/completions", self._completions),
-                web.get("/v1/models", self._models),
-                web.get("/health", self._healthy),
-                web.get("/v2/health/ready", self._healthy),
-                web.get("/v2/health/live", self._healthy),
-                web.get("/metrics", self._metrics),
-            ]
-        )
+        application.add_routes([web.post(path, self._answering(api)) for path, api in APIS.items()])
+        application.add_routes([web.get(path, self._healthy) for path in READY])
+        application.add_routes([web.get("/v1/models", self._models), web.get("/metrics", self._metrics)])
         return application
 
-    async def _chat(self, request: web.Request) -> web.StreamResponse:
-        return await self._answer(request, chat=True)
+    def _answering(self, api: Api) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
+        async def answer(request: web.Request) -> web.StreamResponse:
+            try:
+                headers = {name.lower(): value for name, value in request.headers.items()}
+                named = request.match_info.get("model", "")
+                incoming = Incoming(await request.read(), self.model, headers, named)
+                return await self._run(request, api, api.read(incoming))
+            except ApiError as error:
+                return _json_response(api.error(error), error.status)
+            except RequestTooLargeError as error:
+                refusal = ApiError(400, str(error), None, "context_length_exceeded")
+                return _json_response(api.error(refusal), 400)
+            except web.HTTPRequestEntityTooLarge:
+                return _json_response(
+                    api.error(ApiError(413, f"the body exceeds {MAX_BODY_BYTES} bytes")), 413
+                )
 
-    async def _completions(self, request: web.Request) -> web.StreamResponse:
-        return await self._answer(request, chat=False)
+        return answer
 
-    async def _answer(self, request: web.Request, *, chat: bool) -> web.StreamResponse:
-        try:
-            call = openai_api.parse(await request.read(), chat=chat, model=self.model)
-            return await self._run(request, call)
-        except ApiError as error:
-            return _json_response(error.body(), error.status)
-        except RequestTooLargeError as error:
-            return _json_response(ApiError(400, str(error), None, "context_length_exceeded").body(), 400)
-        except web.HTTPRequestEntityTooLarge:
-            return _json_response(ApiError(413, f"the body exceeds {MAX_BODY_BYTES} bytes").body(), 413)
-
-    async def _run(self, request: web.Request, call: Call) -> web.StreamResponse:
-        answer = Answer(call, uuid4().hex, int(time.time()))
-        ticket = self.backend.submit(
-            call.prompt.tokens, call.output_tokens, answer.blocks, stream=call.stream
-        )
+    async def _run(self, request: web.Request, api: Api, call: Call) -> web.StreamResponse:
+        answer = api.answer(call, uuid4().hex, int(time.time()))
+        ticket = self.backend.submit(call.prompt.tokens, call.output_tokens, blocks(call), stream=call.stream)
         try:
             if not call.stream:
                 await ticket.more()
-                return _json_response(answer.body(ticket.cached_tokens))
+                body, headers = answer.body(ticket.cached_tokens)
+                return web.Response(body=body, headers=headers)
             response = web.StreamResponse(headers=_STREAM_HEADERS)
             await response.prepare(request)  # aiohttp writes a StreamResponse's headers at once
             sent = 0
@@ -106,7 +101,7 @@ class EmulatedEndpoint:
             self.backend.cancel(ticket)
 
     async def _models(self, _: web.Request) -> web.Response:
-        return _json_response(openai_api.models(self.model))
+        return _json_response(openai.models(self.model))
 
     async def _healthy(self, _: web.Request) -> web.Response:
         return web.Response()

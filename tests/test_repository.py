@@ -18,6 +18,7 @@ LOCKS = sorted((ROOT / "locks").glob("*.txt"))
 
 # Tests of parts working together, which mirror no one module.
 ACROSS_MODULES = {
+    "tests/ext_proc/test_exchange_properties.py",  # what holds of an exchange whatever Envoy does
     "tests/ext_proc/test_picker_properties.py",  # what holds of the picker whatever happens
     "tests/fleet/store/test_stores.py",  # one contract, every store
     "tests/kvpilot/test_example.py",  # the annotated settings file
@@ -30,11 +31,14 @@ ACROSS_MODULES = {
 WITHOUT_A_TEST_OF_THEIR_OWN = {
     "ext_proc/__main__.py": "entry point",
     "ext_proc/endpoint.py": "ties together what has tests; driven by those of the picker",
+    "ext_proc/gateway_reply.py": "messages; parsed by the tests of the duplex stream",
     "ext_proc/placement.py": "a record",
+    "ext_proc/reader.py": "reads what `steer` decides; driven by its tests",
     "ext_proc/reply.py": "messages; parsed by the tests of the stream",
     "ext_proc/request.py": "a record",
     "fleet/errors.py": "exceptions and their texts; matched wherever they are raised",
     "fleet/names.py": "constants",
+    "fleet/settings/endpoint_picker.py": "as models.py",
     "fleet/settings/admission.py": "as models.py",
     "fleet/settings/models.py": "a section of the file; tests/fleet/test_settings.py reads whole files",
     "fleet/settings/picker.py": "as models.py",

@@ -22,6 +22,7 @@ REASONS = frozenset(
         "bad-compression",  # Content-Encoding says gzip or deflate, the bytes do not
         "bad-header-length",  # Inference-Header-Content-Length is no number
         "bad-token-ids",  # not all of them unsigned 32-bit integers
+        "no-grpc-message",  # not even the beginning of one
         "no-input",  # what embeddings are wanted of, or a tensor with a prompt, is missing
         "no-messages",
         "no-prompt",

@@ -30,6 +30,9 @@ _UNSEEN = frozenset(
 )
 """Kinds of parts that are no content: reasoning is dropped, calls and results are messages."""
 
+_MEDIA_MAX = 64
+"""Images in one message that count by their tokens; more are only told apart."""
+
 _DUMP = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False, check_circular=False)
 
 
@@ -79,6 +82,7 @@ def content(found: object, media_bytes: int) -> str:
 
 def _parts(found: list[object], media_bytes: int) -> Iterator[str]:
     strange = []
+    seen = 0
     for part in found:
         if not isinstance(part, dict):
             strange.append(part)
@@ -88,7 +92,8 @@ def _parts(found: list[object], media_bytes: int) -> Iterator[str]:
             yield said
         elif part.get("type") in _UNSEEN:
             continue
-        elif (shown := media.digest(part, media_bytes)) is not None:
+        elif (shown := media.digest(part, media_bytes if seen < _MEDIA_MAX else 0)) is not None:
+            seen += 1
             yield PART + shown
         elif isinstance(refusal := part.get("refusal"), str):
             yield refusal

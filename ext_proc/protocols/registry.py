@@ -2,8 +2,17 @@
 
 from __future__ import annotations
 
-from ext_proc.protocols import chat, completions, embeddings, messages, responses, triton
+from ext_proc.protocols import (
+    chat,
+    completions,
+    embeddings,
+    kserve_grpc,
+    messages,
+    responses,
+    triton,
+)
 from ext_proc.protocols.call import Protocol
+from fleet.names import KSERVE_INFER
 
 _BY_ENDING = {
     "/v1/chat/completions": Protocol("chat", chat.read),
@@ -21,7 +30,9 @@ _BY_VERB = {
 }
 """Triton's, whose paths name the model."""
 
-NAMES = frozenset(protocol.name for protocol in (*_BY_ENDING.values(), *_BY_VERB.values()))
+_KSERVE_GRPC = Protocol("kserve_grpc", kserve_grpc.read)
+
+NAMES = frozenset(protocol.name for protocol in (*_BY_ENDING.values(), *_BY_VERB.values(), _KSERVE_GRPC))
 """Every protocol's name."""
 
 
@@ -37,5 +48,7 @@ def find(method: str, path: str) -> Protocol | None:
         for ending, protocol in _BY_ENDING.items():
             if bare.endswith(ending):
                 return protocol
+    if bare.endswith(KSERVE_INFER):
+        return _KSERVE_GRPC
     matched = triton.PATH.search(bare)
     return None if matched is None else _BY_VERB[matched["verb"]]

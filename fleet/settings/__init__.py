@@ -12,6 +12,7 @@ from fleet.settings.admission import (
     TenantsSettings,
     TrustSettings,
 )
+from fleet.settings.endpoint_picker import EndpointPickerSettings
 from fleet.settings.models import EmulatedSettings, ModelSettings, PoolSettings, VersionSettings
 from fleet.settings.picker import PickerSettings
 from fleet.settings.section import Section, Steering
@@ -22,6 +23,7 @@ __all__ = [
     "AdmissionSettings",
     "CollectSettings",
     "EmulatedSettings",
+    "EndpointPickerSettings",
     "EnvoySettings",
     "LevelSettings",
     "ModelSettings",

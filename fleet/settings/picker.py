@@ -32,7 +32,7 @@ class PickerSettings(Section):
         description="prompt bytes hashed into blocks; the rest counts as unmatched",
     )
     max_parsed_bytes: int = Field(
-        8 << 20,
+        4 << 20,
         ge=1024,
         le=1 << 30,
         description="bytes of a body that are read, after it was unpacked; the rest counts by its length",

@@ -7,8 +7,9 @@ from itertools import zip_longest
 from pydantic import Field, model_validator
 
 from fleet import checks
-from fleet.model import Endpoint, Fleet, Model, Version
+from fleet.model import Endpoint, Fleet, Model, Version, cluster_name
 from fleet.settings.admission import AdmissionSettings, TenantsSettings, TrustSettings
+from fleet.settings.endpoint_picker import EndpointPickerSettings
 from fleet.settings.models import ModelSettings, PoolSettings, VersionSettings
 from fleet.settings.picker import PickerSettings
 from fleet.settings.section import HostPort, IpPort, Section, ServerAddress, Steering
@@ -30,6 +31,7 @@ class Settings(Section):
     xds_metrics: HostPort | None = Field(None, description="serve the xDS server's Prometheus metrics here")
     picker_metrics: HostPort | None = Field(None, description="serve the picker's Prometheus metrics here")
     picker: PickerSettings = PickerSettings()
+    endpoint_picker: EndpointPickerSettings = EndpointPickerSettings()
     trust: TrustSettings = TrustSettings()
     admission: AdmissionSettings = AdmissionSettings()
     tenants: TenantsSettings = TenantsSettings()
@@ -41,6 +43,7 @@ class Settings(Section):
     def _is_consistent(self) -> Settings:
         _check_names(self)
         _check_addresses(self)
+        _check_pools(self)
         shortest = NEWS_TO_SILENCE * self.envoy.log_interval_seconds
         if self.picker.silence_seconds < shortest:
             need = f"at least {shortest:g}, {NEWS_TO_SILENCE} x envoy.log_interval_seconds"
@@ -100,11 +103,24 @@ def _check_addresses(settings: Settings) -> None:
     """Two servers cannot listen on one address, and an address says which endpoint a record is of."""
     fields = ("listen", "xds_address", "picker_address", "xds_metrics", "picker_metrics")
     places = [(field, getattr(settings, field)) for field in fields if getattr(settings, field) is not None]
+    gateways = settings.endpoint_picker
+    places += [(f"endpoint_picker.pool_addresses.{address}", address) for address in gateways.pool_addresses]
+    if gateways.health_address is not None:
+        places.append(("endpoint_picker.health_address", gateways.health_address))
     for model, version, pool in settings.pools():
         named = {f"endpoints.{n}": address for n, address in enumerate(pool.endpoints)}
         named |= {f"{_grpc_field(pool)}.{n}": address for n, address in enumerate(pool.grpc_addresses)}
         places += [(pool_field(model, version, pool, field), named[field]) for field in named]
     checks.distinct_addresses(places)
+
+
+def _check_pools(settings: Settings) -> None:
+    """What gateways ask for by an address is there."""
+    clusters = {cluster_name(model.name, version.name) for model, version, _ in settings.pools()}
+    for address, cluster in settings.endpoint_picker.pool_addresses.items():
+        if cluster not in clusters:
+            field = f"endpoint_picker.pool_addresses.{address}"
+            raise checks.mistake(field, cluster, f"one of {', '.join(sorted(clusters))}")
 
 
 def _grpc_field(pool: PoolSettings) -> str:

@@ -75,7 +75,9 @@ def test_failures_and_broken_answers_say_nothing_of_predictions() -> None:
 
 def everything() -> CollectorRegistry:
     metrics = PickerMetrics()
+    metrics.show(Tallies())
     StoreOutage(metrics.registry, "kvpilot_picker")
+    StoreOutage(metrics.registry, "kvpilot_picker_leases")
     LedgerCollector(make_picker(), metrics.registry)
     metrics.show(Tallies())
     return metrics.registry

@@ -280,7 +280,7 @@ async def test_counts_who_was_refused_by_name_only_where_the_settings_name_the_t
     made = Served()
     service = PickerService(made.steerer, made.picker, made.room, made.metrics, tenants=frozenset({"known"}))
     for tenant in ("known", "somebody", "somebody else", ""):
-        service._count_refused(Refusal("budget", 1, "llama", 0, tenant))
+        service.count_refused(Refusal("budget", 1, "llama", 0, tenant))
     assert made.metrics.shed.labels("llama", "budget", "0")._value.get() == 4
     by_tenant = made.metrics.shed_by_tenant
     assert by_tenant.labels("known")._value.get() == 1

@@ -134,12 +134,17 @@ async def many(url: str, contents: list[tuple[str, dict[str, str]]], at_once: in
 
 async def picker_count(metrics_address: str, name: str, label: str) -> float:
     """One counter of the picker's metrics page; 0 while it does not exist."""
+    return await picker_counts(metrics_address, name, label)
+
+
+async def picker_counts(metrics_address: str, name: str, *labels: str) -> float:
+    """The sum of a counter's values that have all `labels`."""
     async with aiohttp.ClientSession() as session, session.get(f"http://{metrics_address}/metrics") as page:
         text = await page.text()
     return sum(
         float(line.rsplit(" ", 1)[1])
         for line in text.splitlines()
-        if line.startswith(f"{name}_total{{") and f'"{label}"' in line
+        if line.startswith(f"{name}_total{{") and all(f'"{label}"' in line for label in labels)
     )
 
 

@@ -98,6 +98,29 @@ async def test_under_overload_batch_is_told_to_come_again_while_people_are_serve
     await nothing_in_flight(strict_mesh)
 
 
+async def test_batch_that_is_held_makes_room_for_people_and_is_told_so() -> None:
+    data = copy.deepcopy(FLEET)
+    data["models"][0]["versions"] = [{"name": "stable", "pools": [emulated("h100", "H100-80GB", 2)]}]
+    data["trust"] = {"priority": [f"header:{PRIORITY}"]}
+    levels = [{"priority": -1000, "wait_seconds": 1}, {"priority": 0, "wait_seconds": 1}]
+    data["admission"] = {"shed": True, "levels": levels}
+    async with running_mesh(data) as mesh, client(mesh.url) as session:
+        batch = crowd(mesh, {PRIORITY: "batch"}, 16)
+
+        async def some_are_refused() -> bool:
+            return await refusals(mesh, "saturated") > 0
+
+        await until(some_are_refused, seconds=20)
+        people = await asyncio.gather(*(ask(session, f"What is {n}?") for n in range(4)))
+        answers = await asyncio.gather(*batch)
+        assert [answer.status for answer in people] == [200] * 4
+        displaced = [h for status, h, _ in answers if h.get("x-kvpilot-reason") == "displaced"]
+        assert displaced
+        assert all(int(headers["retry-after"]) >= 1 for headers in displaced)
+        assert await refusals(mesh, "displaced") == len(displaced)
+        await nothing_in_flight(mesh)
+
+
 async def test_a_priority_from_a_header_that_nobody_trusts_has_no_effect(strict_mesh: LocalMesh) -> None:
     for header in ("x-priority", "x-kvpilot-priority", "priority"):
         answers = await asyncio.gather(*crowd(strict_mesh, {header: "batch"}, 8))

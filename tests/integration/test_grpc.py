@@ -1,43 +1,60 @@
-"""KServe's gRPC through the real Envoy, asked by Triton's own client."""
+"""KServe's gRPC through the real Envoy, asked by Triton's own clients."""
 
 from __future__ import annotations
 
 import asyncio
 import copy
+import os
 import queue
+import re
+import signal
+import sys
 from typing import TYPE_CHECKING, Any
 
+import aiohttp
 import pytest
 import pytest_asyncio
 import tritonclient.grpc as triton
 import tritonclient.grpc.aio as triton_aio
+from tritonclient.utils import InferenceServerException
 
+from fleet import settings_file
 from fleet.model import Traffic
 from fleet.store.base import read_fleet
 from tests.integration.clients import nothing_in_flight, picker_count
-from tests.integration.conftest import FLEET, MODEL, running_mesh
-from tests.support import until
+from tests.integration.conftest import FLEET, MODEL, emulated, running_mesh
+from tests.support import free_address, until
 from tests.triton_requests import cached_tokens, inputs, text_of
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+    from pathlib import Path
 
     from kvpilot.mesh import LocalMesh
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(90)]
 
+PATIENT = {"message_timeout_seconds": 5}
+"""A pick that takes longer is done without: on a busy machine that could be one that a test waits for."""
 
-def grpc_fleet() -> dict[str, Any]:
+
+def grpc_pool(name: str, gpu: str, count: int) -> dict[str, Any]:
+    pool = emulated(name, gpu, count)
+    pool["emulated"]["grpc"] = True
+    return pool
+
+
+def fleet_of(*pools: dict[str, Any]) -> dict[str, Any]:
+    """One version, so that only the picker chooses."""
     data = copy.deepcopy(FLEET)
-    for version in data["models"][0]["versions"]:
-        for pool in version["pools"]:
-            pool["emulated"]["grpc"] = True
+    data["models"][0]["versions"] = [{"name": "stable", "pools": list(pools)}]
     return data
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def grpc_mesh() -> AsyncIterator[LocalMesh]:
-    async with running_mesh(grpc_fleet()) as made:
+    pools = (grpc_pool("h100", "H100-80GB", 2), grpc_pool("a100", "A100-80GB", 2))
+    async with running_mesh(fleet_of(*pools), envoy=PATIENT) as made:
         yield made
 
 
@@ -45,21 +62,14 @@ def address(mesh: LocalMesh) -> str:
     return mesh.url.removeprefix("http://")
 
 
-async def steered(mesh: LocalMesh, label: str) -> float:
+def aio_client(mesh: LocalMesh) -> Any:
+    return triton_aio.InferenceServerClient(address(mesh))
+
+
+async def counted(mesh: LocalMesh, outcome: str) -> float:
+    """Requests that the picker has seen end so."""
     assert mesh.settings.picker_metrics is not None
-    return await picker_count(mesh.settings.picker_metrics, "kvpilot_picker_requests", label)
-
-
-async def test_the_same_long_text_goes_to_the_endpoint_that_has_it(
-    grpc_mesh: LocalMesh, long_text: str
-) -> None:
-    before = await steered(grpc_mesh, "steered")
-    async with triton_aio.InferenceServerClient(address(grpc_mesh)) as client:
-        session = {"x-session-id": "stays-on-one-version"}
-        answers = [await client.infer(MODEL, inputs(long_text), headers=session) for _ in range(4)]
-    assert [cached_tokens(a) > 20_000 for a in answers] == [False, True, True, True]
-    assert await steered(grpc_mesh, "steered") == before + 4
-    await nothing_in_flight(grpc_mesh)
+    return await picker_count(mesh.settings.picker_metrics, "kvpilot_picker_requests", outcome)
 
 
 async def in_flight(mesh: LocalMesh) -> int:
@@ -67,38 +77,128 @@ async def in_flight(mesh: LocalMesh) -> int:
     return sum(each.in_flight for each in traffic.values())
 
 
+async def test_texts_go_to_the_endpoints_that_have_them(grpc_mesh: LocalMesh, long_text: str) -> None:
+    before = await counted(grpc_mesh, "steered")
+    texts = (long_text, f"another one: {long_text}")
+    async with aio_client(grpc_mesh) as client:
+        first = [await client.infer(MODEL, inputs(text)) for text in texts]
+        again = [await client.infer(MODEL, inputs(f"{text} {n}")) for n in range(3) for text in texts]
+        packed = [await client.infer(MODEL, inputs(t), compression_algorithm="gzip") for t in texts]
+    assert max(cached_tokens(answer) for answer in first) < 1000
+    assert min(cached_tokens(answer) for answer in (*again, *packed)) > 20_000
+    assert await counted(grpc_mesh, "steered") == before + 10
+    await nothing_in_flight(grpc_mesh)
+
+
 async def test_a_stream_is_steered_and_answers_while_it_stays_open(grpc_mesh: LocalMesh) -> None:
     async def one_runs() -> bool:
         return await in_flight(grpc_mesh) == 1
 
-    before = await steered(grpc_mesh, "steered-early")
+    before = await counted(grpc_mesh, "steered-early")
     answers: queue.Queue[tuple[Any, Any]] = queue.Queue()
     with triton.InferenceServerClient(address(grpc_mesh)) as client:
         client.start_stream(lambda result, error: answers.put((result, error)))
         for n in range(5):  # each is answered before the next is sent: nothing waits for the stream's end
-            client.async_stream_infer(
-                MODEL, inputs(f"question {n}", 40, stream=True), enable_empty_final_response=True
-            )
-            assert len(await asyncio.to_thread(whole_answer, answers)) == 160
+            assert len(await asyncio.to_thread(answer_in_stream, client, answers, f"question {n}")) == 160
         await until(one_runs)  # and all of it is one request to the picker
         client.stop_stream()
-    assert await steered(grpc_mesh, "steered-early") == before + 1
+    assert await counted(grpc_mesh, "steered-early") == before + 1
     await nothing_in_flight(grpc_mesh)
 
 
-def whole_answer(answers: queue.Queue[tuple[Any, Any]]) -> str:
-    """The parts of a streamed answer up to its last."""
-    text, final = "", False
+async def test_a_stream_that_is_called_off_leaves_nothing_in_the_ledger(grpc_mesh: LocalMesh) -> None:
+    async def one_runs() -> bool:
+        return await in_flight(grpc_mesh) == 1
+
+    with triton.InferenceServerClient(address(grpc_mesh)) as client:
+        client.start_stream(lambda **_: None)
+        client.async_stream_infer(MODEL, inputs("a long story", 8000, stream=True))
+        await until(one_runs)
+        client.stop_stream(cancel_requests=True)
+    await nothing_in_flight(grpc_mesh)
+
+
+def answer_in_stream(client: Any, answers: queue.Queue[tuple[Any, Any]], text: str) -> str:
+    """Ask in an open stream and put the answer's parts together, up to its last."""
+    client.async_stream_infer(MODEL, inputs(text, 40, stream=True), enable_empty_final_response=True)
+    answer, final = "", False
     while not final:
         result, error = answers.get(timeout=5)
         assert error is None
-        text += text_of(result)
+        answer += text_of(result)
         final = result.get_response().parameters["triton_final_response"].bool_param
-    return text
+    return answer
 
 
-async def test_questions_about_servers_and_models_pass(grpc_mesh: LocalMesh) -> None:
-    async with triton_aio.InferenceServerClient(address(grpc_mesh)) as client:
+async def test_questions_about_servers_and_models_and_refusals_pass(grpc_mesh: LocalMesh) -> None:
+    async with aio_client(grpc_mesh) as client:
         assert await client.is_server_ready()
         assert await client.is_model_ready(MODEL)
         assert (await client.get_model_config(MODEL)).config.name == MODEL
+        with pytest.raises(InferenceServerException, match="unknown model") as refused:
+            await client.infer("nobody", inputs("hello"))
+    assert refused.value.status() == "StatusCode.NOT_FOUND"
+    await nothing_in_flight(grpc_mesh)
+
+
+async def test_without_the_picker_calls_and_streams_go_by_weight(grpc_mesh: LocalMesh) -> None:
+    pid = grpc_mesh.children["picker"].pid
+    assert pid is not None
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        await asyncio.sleep(0.6)  # Envoy's health check finds it frozen
+        async with aio_client(grpc_mesh) as client:
+            assert text_of(await client.infer(MODEL, inputs("hello")))
+        answers: queue.Queue[tuple[Any, Any]] = queue.Queue()
+        with triton.InferenceServerClient(address(grpc_mesh)) as blocking:
+            blocking.start_stream(lambda result, error: answers.put((result, error)))
+            assert len(await asyncio.to_thread(answer_in_stream, blocking, answers, "hello")) == 160
+            blocking.stop_stream()
+    finally:
+        os.kill(pid, signal.SIGCONT)
+
+
+@pytest.fixture
+async def own_engine(tmp_path: Path) -> AsyncIterator[tuple[dict[str, Any], asyncio.subprocess.Process]]:
+    """An engine in a process of its own, and the pool by which a mesh knows it."""
+    http, grpc = free_address(), free_address()
+    known = {"name": "own", "gpu": "H100-80GB", "endpoints": [http], "grpc_endpoints": [grpc]}
+    path = tmp_path / "engine.yaml"
+    data = fleet_of({**emulated("own", "H100-80GB", 1), **known})
+    path.write_text(settings_file.dump(settings_file.parse(data, "engine")))
+    process = await asyncio.create_subprocess_exec(sys.executable, "-m", "sim", "-c", str(path))
+    yield known | {"metrics_port": int(http.rpartition(":")[2])}, process
+    if process.returncode is None:
+        process.kill()
+    await process.wait()
+
+
+@pytest.mark.asyncio(loop_scope="function")
+async def test_calls_to_an_endpoint_that_dies_before_it_answers_are_answered_by_others(
+    own_engine: tuple[dict[str, Any], asyncio.subprocess.Process],
+) -> None:
+    pool, process = own_engine
+
+    async def works() -> bool:
+        async with aiohttp.ClientSession() as http:
+            try:
+                page = await http.get(f"http://{pool['endpoints'][0]}/metrics")
+            except aiohttp.ClientError:
+                return False
+            found = re.search(r'nv_trt_llm_request_metrics\{[^}]*"active"[^}]*\} (\d+)', await page.text())
+        assert found is not None
+        return int(found[1]) > 0
+
+    async with (
+        running_mesh(fleet_of(pool, grpc_pool("h100", "H100-80GB", 1)), envoy=PATIENT) as mesh,
+        aio_client(mesh) as client,
+        asyncio.TaskGroup() as tasks,
+    ):
+        calls = [tasks.create_task(client.infer(MODEL, inputs(f"question {n}", 2000))) for n in range(24)]
+        await until(works)
+        process.kill()
+        await process.wait()
+        answers = await asyncio.gather(*calls)
+        assert [len(text_of(answer)) for answer in answers] == [8000] * 24
+        assert await counted(mesh, "steered") == 24
+        await nothing_in_flight(mesh)

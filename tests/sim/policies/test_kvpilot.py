@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from fleet.settings import PickerSettings
+from fleet.settings import AdmissionSettings, PickerSettings
 from sim.fleets import fleet
 from sim.policies.kvpilot import FACTORIES, PRIOR_ERROR, Kvpilot
 from sim.simulation import Slowdown, simulate
@@ -189,3 +189,22 @@ def test_told_of_classes_it_keeps_batch_out_of_the_way() -> None:
         return sum(o.ttft for one, o in zip(jobs, result.outcomes, strict=True) if one.id % 2 == 0)
 
     assert interactive_ttft(Kvpilot(classes=True)) < 0.95 * interactive_ttft(Kvpilot())
+
+
+def test_with_admission_people_wait_less_under_overload_and_only_batch_is_refused() -> None:
+    draw = random.Random(1)
+    arrivals = sorted(draw.uniform(0, 20) for _ in range(600))
+    jobs = [
+        replace(job(n, at, 6000, 20), workload_class="batch" if n % 2 else "interactive")
+        for n, at in enumerate(arrivals)
+    ]
+    worst = {}
+    for shed in (False, True):
+        policy = Kvpilot(admission=AdmissionSettings(shed=True) if shed else None)
+        outcomes = simulate(jobs, fleet("uniform4"), policy, seed=1).outcomes
+        people = [outcome for outcome in outcomes if outcome.job % 2 == 0]
+        assert all(outcome.endpoint is not None for outcome in people)
+        assert any(outcome.endpoint is None for outcome in outcomes) == shed
+        worst[shed] = max(outcome.ttft for outcome in people)
+        assert policy.in_flight == 0
+    assert worst[True] < 0.5 * worst[False]

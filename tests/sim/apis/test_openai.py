@@ -7,19 +7,27 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sim import openai_api
-from sim.openai_api import Answer, ApiError, Call
+from sim.apis import openai
+from sim.apis.api import Answer, Api, ApiError, Call, Incoming
 from sim.prompt import MAX_ANSWER_TOKENS
 
 USER = [{"role": "user", "content": "hi"}]
 
 
 def parse(fields: Any, *, chat: bool = True) -> Call:
-    return openai_api.parse(json.dumps(fields).encode(), chat=chat, model="m")
+    return read(json.dumps(fields).encode(), chat=chat)
 
 
-def answer_to(call: Call) -> Answer:
-    return Answer(call, "1f", 1_700_000_000)
+def read(body: bytes, *, chat: bool) -> Call:
+    return api(chat=chat).read(Incoming(body, "m"))
+
+
+def api(*, chat: bool) -> Api:
+    return openai.CHAT if chat else openai.COMPLETIONS
+
+
+def answer_to(call: Call, *, chat: bool = True) -> Answer:
+    return api(chat=chat).answer(call, "1f", 1_700_000_000)
 
 
 def events(raw: bytes) -> list[dict[str, Any]]:
@@ -80,7 +88,7 @@ def test_a_completion_prompt_may_be_wrapped_or_tokenized() -> None:
 @settings(max_examples=100, deadline=None)
 def test_any_bytes_are_a_call_or_an_api_error(body: bytes, chat: bool) -> None:
     try:
-        openai_api.parse(body, chat=chat, model="m")
+        read(body, chat=chat)
     except ApiError as error:
         json.loads(error.body())
 
@@ -98,13 +106,13 @@ def test_any_bytes_are_a_call_or_an_api_error(body: bytes, chat: bool) -> None:
 @pytest.mark.parametrize("chat", [True, False])
 def test_hostile_bodies_are_answered(body: bytes, chat: bool) -> None:
     try:
-        openai_api.parse(body, chat=chat, model="m")
+        read(body, chat=chat)
     except ApiError as error:
         json.loads(error.body())
 
 
 def test_the_whole_answer_carries_usage_and_ends_for_its_length() -> None:
-    body = json.loads(answer_to(parse({"messages": USER, "max_tokens": 5})).body(cached_tokens=3))
+    body = json.loads(answer_to(parse({"messages": USER, "max_tokens": 5})).body(cached_tokens=3)[0])
     assert body["object"] == "chat.completion"
     assert body["choices"][0]["finish_reason"] == "length"
     assert body["choices"][0]["message"]["role"] == "assistant"
@@ -117,8 +125,8 @@ def test_the_whole_answer_carries_usage_and_ends_for_its_length() -> None:
 @pytest.mark.parametrize("chat", [True, False])
 def test_chunks_join_to_the_whole_answer(chat: bool) -> None:
     fields = {"messages": USER, "prompt": "hi", "max_tokens": 9}
-    whole = json.loads(answer_to(parse(fields, chat=chat)).body(0))["choices"][0]
-    answer = answer_to(parse(fields | {"stream": True}, chat=chat))
+    whole = json.loads(answer_to(parse(fields, chat=chat), chat=chat).body(0)[0])["choices"][0]
+    answer = answer_to(parse(fields | {"stream": True}, chat=chat), chat=chat)
     got = events(answer.chunk(0, 1) + answer.chunk(1, 6) + answer.chunk(6, 9) + answer.end(0))
     choices = [event["choices"][0] for event in got]
     if chat:

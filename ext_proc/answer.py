@@ -1,0 +1,92 @@
+"""What the parts of an answer that pass by say of it: its status, its first token, who serves, its usage."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+TAIL_BYTES = 4096
+"""Of the answer's end that are kept to look for token counts in: they are in the last event or field."""
+
+SERVER_ERROR = 500
+"""From here on a status speaks of the endpoint."""
+
+TOKENS_MAX = 1e9
+"""No true count of tokens is larger."""
+
+_DECODER = json.JSONDecoder()
+
+
+@dataclass(slots=True)
+class Usage:
+    """Token counts that the engine told; None where it did not."""
+
+    output_tokens: int | None = None
+    prompt_tokens: int | None = None
+    cached_tokens: int | None = None
+
+
+class Answer:
+    """One answer as it passes by. Times are seconds on the caller's clock."""
+
+    def __init__(self) -> None:
+        self.status = 0  # 0: no headers yet
+        self.first_body_at: float | None = None
+        self._last_body_at = 0.0
+        self._tail = b""
+
+    @property
+    def ok(self) -> bool:
+        """Whether this is a model's answer, and no error's page."""
+        return 200 <= self.status < 300
+
+    @property
+    def failed(self) -> bool:
+        """Whether the status speaks against the endpoint."""
+        return self.status >= SERVER_ERROR
+
+    @property
+    def decode_seconds(self) -> float | None:
+        """From the first part of the body to the last; None for one that came at once."""
+        if self.first_body_at is None or self._last_body_at <= self.first_body_at:
+            return None
+        return self._last_body_at - self.first_body_at
+
+    def began(self, status: str) -> None:
+        """The headers came, with `:status`."""
+        self.status = int(status) if status.isascii() and status.isdigit() and len(status) == 3 else 0
+
+    def passed(self, body: bytes, now: float) -> bool:
+        """A part of the body came. Whether it is the first of an answer of a model."""
+        if not body:
+            return False
+        self._tail = (self._tail + body)[-TAIL_BYTES:]
+        self._last_body_at = now
+        if self.first_body_at is not None:
+            return False
+        self.first_body_at = now
+        return self.ok
+
+    def usage(self) -> Usage:
+        """The token counts near its end, in the words of OpenAI or Anthropic. Never raises."""
+        start = self._tail.rfind(b'"usage"')
+        start = self._tail.find(b"{", start) if start >= 0 else -1
+        if start < 0:
+            return Usage()
+        try:
+            said, _ = _DECODER.raw_decode(self._tail[start:].decode("utf-8", "replace"))
+        except (ValueError, RecursionError):
+            return Usage()
+        details = said.get("prompt_tokens_details") or said.get("input_tokens_details")
+        cached = details.get("cached_tokens") if isinstance(details, dict) else None
+        return Usage(
+            _count(said.get("completion_tokens", said.get("output_tokens"))),
+            _count(said.get("prompt_tokens", said.get("input_tokens"))),
+            _count(said.get("cache_read_input_tokens") if cached is None else cached),
+        )
+
+
+def _count(value: Any) -> int | None:
+    whole = isinstance(value, int) and not isinstance(value, bool) and 0 <= value < TOKENS_MAX
+    return value if whole else None

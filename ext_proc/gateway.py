@@ -1,0 +1,135 @@
+"""Carries the exchanges with gateways whose endpoint picker this is: `duplex` in, effects out.
+
+Unlike the exchange with our own Envoy these stay open for the whole answer, which is how its end is known.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+from ext_proc import opening
+from ext_proc.duplex import DuplexStream, Rules
+
+if TYPE_CHECKING:
+    from ext_proc.admission.refusal import Refusal
+    from ext_proc.duplex import Decider
+    from ext_proc.metrics import PickerMetrics
+    from ext_proc.picker import Picker
+    from ext_proc.pools import Pools
+    from ext_proc.waiting import Held, WaitingRoom
+    from ext_proc.watchdog import UnderWay
+
+ATTEND_SECONDS = 1.0
+"""Between two looks at who is open: well below the shortest `picker.silence_seconds`."""
+
+Mode = Literal["auto", "always"]
+
+_log = logging.getLogger(__name__)
+
+
+class Host(Protocol):
+    """What exchanges share with those of our own Envoys; `ext_proc.server.PickerService` has it."""
+
+    @property
+    def picks(self) -> UnderWay:
+        """Where the watchdog hears of what is under way."""
+
+    async def turn_of(self, held: Held) -> None:
+        """Wait until the request that is held is settled."""
+
+    def count_refused(self, refused: Refusal) -> None:
+        """A request was turned away."""
+
+
+class Gateways:
+    """All exchanges with gateways."""
+
+    def __init__(
+        self,
+        decider: Decider,
+        picker: Picker,
+        room: WaitingRoom,
+        metrics: PickerMetrics,
+        pools: Pools,
+        *,
+        mode: Mode = "auto",
+        body_max: int = 8 << 20,
+        test_headers: bool = False,
+    ) -> None:
+        """`mode` auto: who announces FULL_DUPLEX_STREAMED is a gateway; always: everybody is, since older
+        ones announce nothing. `body_max`: bytes of a body that are gathered."""
+        self._decider = decider
+        self._picker = picker
+        self._room = room
+        self._metrics = metrics
+        self._pools = pools
+        self._mode = mode
+        self._body_max = body_max
+        self._test_headers = test_headers
+        self._open: set[DuplexStream] = set()
+
+    def __len__(self) -> int:
+        """Exchanges that are open."""
+        return len(self._open)
+
+    def is_gateway(self, first: bytes) -> bool:
+        """Whether an exchange that begins so is one with a gateway."""
+        return self._mode == "always" or opening.is_duplex(first)
+
+    async def attend(self) -> None:
+        """Keep open exchanges' requests in the ledger, for ever."""
+        while True:
+            await asyncio.sleep(ATTEND_SECONDS)
+            now = time.monotonic()
+            for stream in list(self._open):
+                stream.attend(now)
+
+    async def process(self, first: bytes, context: Any, port: str, host: Host) -> None:
+        """One exchange, on `port`'s cluster. `context` reads and writes messages."""
+        rules = Rules(self._pools, port, self._body_max, self._test_headers)
+        stream = DuplexStream(self._decider, self._picker, rules)
+        self._open.add(stream)
+        data: object = first
+        try:
+            while isinstance(data, bytes):
+                host.picks.began(stream, time.monotonic())
+                for answer in stream.receive(data, time.monotonic()):
+                    await context.write(answer)
+                host.picks.ended(stream, time.monotonic())
+                if stream.waits and stream.held is not None:
+                    await host.turn_of(stream.held)
+                    for answer in stream.go(stream.held, time.monotonic()):
+                        await context.write(answer)
+                if stream.done:
+                    break
+                data = await context.read()
+        finally:
+            host.picks.dropped(stream)
+            self._open.discard(stream)
+            self._close(stream, host)
+
+    def _close(self, stream: DuplexStream, host: Host) -> None:
+        if stream.refused is not None:
+            host.count_refused(stream.refused)
+        if stream.held is not None and not stream.held.settled:
+            self._room.leave(stream.held)
+        stream.end(time.monotonic())
+        self._metrics.requests.labels(stream.outcome).inc()
+        decision = stream.decision
+        if decision is None:
+            return
+        self._metrics.decided(decision.why, decision.predicted_ttft)
+        self._metrics.served.labels(_whether_obeyed(stream.served, decision.endpoints)).inc()
+        if _log.isEnabledFor(logging.DEBUG):
+            _log.debug("%s", decision.explain())
+
+
+def _whether_obeyed(served: str, endpoints: tuple[str, ...]) -> str:
+    if not served:
+        return "unknown"
+    if served not in endpoints:
+        return "other"
+    return "picked" if served == endpoints[0] else "listed"
