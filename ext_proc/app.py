@@ -114,6 +114,7 @@ async def run(settings: Settings, source: str, stop: asyncio.Event) -> None:
         steerer,
         picker,
         room,
+        reporter,
         metrics,
         Pools(fleet),
         mode=asked.mode,
@@ -147,7 +148,7 @@ async def run(settings: Settings, source: str, stop: asyncio.Event) -> None:
             running = [
                 tasks.create_task(view.run(settings.collect.interval_seconds)),
                 tasks.create_task(service.dispatch()),
-                tasks.create_task(gateways.attend()),
+                tasks.create_task(gateways.attend(settings.picker.silence_seconds)),
                 tasks.create_task(health.run()),
                 tasks.create_task(become_ready(watchdog, view, FIRST_STATE_SECONDS)),
                 tasks.create_task(guard_loop(settings.picker.stuck_seconds)),

@@ -18,6 +18,7 @@ from google.protobuf.message import DecodeError
 from ext_proc import gateway_reply, inference_headers, opening, reply
 from ext_proc.answer import Answer
 from ext_proc.steer import settled
+from ext_proc.stream import EARLY
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
@@ -112,8 +113,10 @@ class DuplexStream:
         self._decider = decider
         self._news = news
         self._rules = rules
-        self._headers: dict[str, str] | None = None
-        self._cluster = ""
+        self.headers: dict[str, str] = {}
+        self.cluster = ""
+        self._opened = False  # the headers came,
+        self._early = False  # and were enough
         self._among: tuple[str, ...] | None = None
         self._gathered: list[bytes] = []  # of the body, while nothing is decided
         self._gathered_bytes = 0
@@ -145,7 +148,7 @@ class DuplexStream:
         kind = message.WhichOneof("request")
         if kind == "request_headers":
             return self._on_request_headers(message, now)
-        if self._headers is None or kind is None:
+        if not self._opened or kind is None:
             return self._over("unexpected")
         if kind == "request_body":
             return self._on_request_body(message.request_body, now)
@@ -165,7 +168,9 @@ class DuplexStream:
     def attend(self, now: float) -> None:
         """The exchange is open, so the request is not over: its ledger entry must not be given up."""
         if self.decision is not None and not self._closed:
-            self._news.running(self.decision.id, now, endpoint=self.served)
+            listed = self.decision.endpoints  # which the gateway walks in order
+            attempts = 1 + (listed.index(self.served) if self.served in listed else 0)
+            self._news.running(self.decision.id, now, endpoint=self.served, attempts=attempts)
 
     def end(self, now: float) -> None:
         """The exchange is over, in order or not; a request that is not, was cut."""
@@ -183,27 +188,29 @@ class DuplexStream:
             self._finish(decision, now, cut=self._answer_shown)
 
     def _on_request_headers(self, message: pb.ProcessingRequest, now: float) -> Sequence[bytes]:
-        if self._headers is not None:
+        if self._opened:
             return ()  # told twice
-        headers = self._headers = opening.request_headers_of(message)
+        self._opened = True
+        headers = self.headers = opening.request_headers_of(message)
         inference_headers.add_present_names(headers)
         self._answer_back = opening.wants_answers_back(message)
         self._answer_shown = opening.hears_answers(message)
         self._among = opening.subset_of(message)
         pools = self._rules.pools
-        self._cluster = pools.meant(
+        self.cluster = pools.meant(
             opening.cluster_of(message),
             self._rules.port,
             self._among,
             grpc=headers.get("content-type", "").startswith("application/grpc"),
         )
         if self._rules.test_headers and (chosen := headers.get(TEST_SELECTION_HEADER)):
-            self._among = pools.selected(self._cluster, opening.split(chosen))
+            self._among = pools.selected(self.cluster, opening.split(chosen))
         if message.request_headers.end_of_stream:
             self._body_over = True
             return self._take(self._unread(now), now)
-        early = self._decider.decide_early(self._cluster, headers, now, self._among)
+        early = self._decider.decide_early(self.cluster, headers, now, self._among)
         if early is not None:
+            self._early = True
             return self._take(early, now)
         if not self._decider.wants_body(headers.get(":method", ""), headers.get(":path", "")):
             return self._take(self._unread(now), now)
@@ -231,16 +238,14 @@ class DuplexStream:
         return () if body_was_over or self.held is not None else self._decide(now)
 
     def _decide(self, now: float) -> Sequence[bytes]:
-        headers = self._headers or {}
+        headers = self.headers
         body = b"".join(self._gathered)
         self._gathered = [body]
-        steered = self._decider.steer(
-            self._cluster, headers.get(":path", ""), headers, body, now, self._among
-        )
+        steered = self._decider.steer(self.cluster, headers.get(":path", ""), headers, body, now, self._among)
         return self._take(steered, now)
 
     def _unread(self, now: float) -> Steered:
-        return self._decider.decide_unread(self._cluster, self._headers or {}, now, self._among)
+        return self._decider.decide_unread(self.cluster, self.headers, now, self._among)
 
     def _take(self, steered: Steered, now: float) -> Sequence[bytes]:
         if steered.held is not None:
@@ -253,7 +258,7 @@ class DuplexStream:
         self.outcome = steered.outcome
         if steered.refused is not None:
             self.refused = steered.refused
-            answer = reply.refuse(steered.refused, self._headers or {}, endpoint_picker=True)
+            answer = reply.refuse(steered.refused, self.headers, endpoint_picker=True)
             return self._over(self.outcome, answer)
         if steered.unreadable:  # that is for the engine to say, so it needs one
             steered = self._unread(now)
@@ -262,6 +267,8 @@ class DuplexStream:
                 gateway_reply.UNAVAILABLE, gateway_reply.NO_ENDPOINTS, "no endpoint can serve this request"
             )
             return self._over(self.outcome, refusal)
+        if self._early:
+            self.outcome = EARLY
         self.decision = steered.decision
         return (gateway_reply.destination(steered.decision), *self._what_was_gathered())
 
@@ -279,7 +286,7 @@ class DuplexStream:
         if self.served or self.decision is None:
             return
         self.served = self._news.endpoint_at(opening.served_of(message))
-        self._news.running(self.decision.id, now, endpoint=self.served)
+        self.attend(now)
 
     def _on_response_headers(self, headers: pb.HttpHeaders, now: float) -> Sequence[bytes]:
         self._answer.began(opening.headers_of(headers).get(":status", ""))

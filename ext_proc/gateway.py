@@ -6,7 +6,6 @@ Unlike the exchange with our own Envoy these stay open for the whole answer, whi
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
@@ -19,15 +18,17 @@ if TYPE_CHECKING:
     from ext_proc.metrics import PickerMetrics
     from ext_proc.picker import Picker
     from ext_proc.pools import Pools
+    from ext_proc.reporter import Reporter
     from ext_proc.waiting import Held, WaitingRoom
     from ext_proc.watchdog import UnderWay
 
 ATTEND_SECONDS = 1.0
-"""Between two looks at who is open: well below the shortest `picker.silence_seconds`."""
+"""Between two looks at who is open, at most."""
+
+SILENCE_SHARE = 0.25
+"""Of `picker.silence_seconds`: whoever is open is looked at several times before it would be given up."""
 
 Mode = Literal["auto", "always"]
-
-_log = logging.getLogger(__name__)
 
 
 class Host(Protocol):
@@ -52,6 +53,7 @@ class Gateways:
         decider: Decider,
         picker: Picker,
         room: WaitingRoom,
+        reporter: Reporter,
         metrics: PickerMetrics,
         pools: Pools,
         *,
@@ -64,6 +66,7 @@ class Gateways:
         self._decider = decider
         self._picker = picker
         self._room = room
+        self._reporter = reporter
         self._metrics = metrics
         self._pools = pools
         self._mode = mode
@@ -79,10 +82,10 @@ class Gateways:
         """Whether an exchange that begins so is one with a gateway."""
         return self._mode == "always" or opening.is_duplex(first)
 
-    async def attend(self) -> None:
-        """Keep open exchanges' requests in the ledger, for ever."""
+    async def attend(self, silence: float) -> None:
+        """Keep open exchanges' requests in the ledger, for ever, where `silence` seconds give one up."""
         while True:
-            await asyncio.sleep(ATTEND_SECONDS)
+            await asyncio.sleep(min(ATTEND_SECONDS, SILENCE_SHARE * silence))
             now = time.monotonic()
             for stream in list(self._open):
                 stream.attend(now)
@@ -91,6 +94,7 @@ class Gateways:
         """One exchange, on `port`'s cluster. `context` reads and writes messages."""
         rules = Rules(self._pools, port, self._body_max, self._test_headers)
         stream = DuplexStream(self._decider, self._picker, rules)
+        began = time.monotonic()
         self._open.add(stream)
         data: object = first
         try:
@@ -109,22 +113,18 @@ class Gateways:
         finally:
             host.picks.dropped(stream)
             self._open.discard(stream)
-            self._close(stream, host)
+            self._close(stream, began, host)
 
-    def _close(self, stream: DuplexStream, host: Host) -> None:
+    def _close(self, stream: DuplexStream, began: float, host: Host) -> None:
         if stream.refused is not None:
             host.count_refused(stream.refused)
         if stream.held is not None and not stream.held.settled:
             self._room.leave(stream.held)
         stream.end(time.monotonic())
-        self._metrics.requests.labels(stream.outcome).inc()
-        decision = stream.decision
-        if decision is None:
-            return
-        self._metrics.decided(decision.why, decision.predicted_ttft)
-        self._metrics.served.labels(_whether_obeyed(stream.served, decision.endpoints)).inc()
-        if _log.isEnabledFor(logging.DEBUG):
-            _log.debug("%s", decision.explain())
+        self._reporter.shown(stream, began, answered=True)
+        if stream.decision is not None:
+            by = _whether_obeyed(stream.served, stream.decision.endpoints)
+            self._metrics.served.labels(by).inc()
 
 
 def _whether_obeyed(served: str, endpoints: tuple[str, ...]) -> str:

@@ -12,10 +12,13 @@ from typing import TYPE_CHECKING
 from fleet.logs import facts
 
 if TYPE_CHECKING:
+    from ext_proc.duplex import DuplexStream
     from ext_proc.metrics import PickerMetrics
     from ext_proc.outcome import Outcome
     from ext_proc.stream import PickStream
     from ext_proc.tracing import Tracer
+
+    Exchange = PickStream | DuplexStream
 
 _log = logging.getLogger(__name__)
 
@@ -68,7 +71,7 @@ class Reporter:
         self._request_ids: dict[str, str] = {}  # by pick
         self._allowance = Allowance(LINES_PER_SECOND, LINES_AT_ONCE)
 
-    def shown(self, stream: PickStream, began: float, *, answered: bool) -> None:
+    def shown(self, stream: Exchange, began: float, *, answered: bool) -> None:
         """An exchange that began at `began` is over; Envoy has what it was `answered`, or has left."""
         outcome = stream.outcome if answered else ABANDONED
         self._metrics.requests_by_outcome[outcome].inc()
@@ -102,24 +105,24 @@ class Reporter:
         }
         _log.info("%s", what, extra=facts(**known, **({"left_out": left_out} if left_out else {})))
 
-    def _remember(self, pick_id: str, stream: PickStream) -> None:
+    def _remember(self, pick_id: str, stream: Exchange) -> None:
         if len(self._request_ids) >= REMEMBERED:
             del self._request_ids[next(iter(self._request_ids))]
         self._request_ids[pick_id] = request_id(stream)
 
 
-def request_id(stream: PickStream) -> str:
+def request_id(stream: Exchange) -> str:
     """The gateway's name for the request, '' where it gave none."""
     return stream.headers.get(REQUEST_ID, "")[:REQUEST_ID_LENGTH_MAX]
 
 
-def held_seconds(stream: PickStream) -> float:
+def held_seconds(stream: Exchange) -> float:
     """How long the request was held before its decision; 0 where it was not, or has none."""
     decision, held = stream.decision, stream.held
     return 0.0 if decision is None or held is None else decision.placed.at - held.arrived
 
 
-def _facts(stream: PickStream, outcome: str) -> dict[str, object]:
+def _facts(stream: Exchange, outcome: str) -> dict[str, object]:
     known: dict[str, object] = {
         "request_id": request_id(stream),
         "cluster": stream.cluster,

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from opentelemetry.sdk.trace.export import SpanExporter
     from opentelemetry.trace import SpanContext
 
-    from ext_proc.stream import PickStream
+    from ext_proc.reporter import Exchange
 
 TRACEPARENT = "traceparent"
 SPAN = "kvpilot.pick"
@@ -52,7 +52,7 @@ class Tracer:
         self._provider.add_span_processor(BatchSpanProcessor(exporter))
         self._tracer = self._provider.get_tracer("kvpilot")
 
-    def pick(self, stream: PickStream, outcome: str, seconds: float) -> None:
+    def pick(self, stream: Exchange, outcome: str, seconds: float) -> None:
         """The exchange took the last `seconds`; `outcome` is a word for what became of the request."""
         parent = sampled_parent(stream.headers.get(TRACEPARENT, ""))
         if parent is None:
@@ -89,7 +89,7 @@ def open_tracer(endpoint: str) -> Tracer:
     return Tracer(JsonExporter(endpoint))
 
 
-def _attributes(stream: PickStream, outcome: str) -> dict[str, str | float]:
+def _attributes(stream: Exchange, outcome: str) -> dict[str, str | float]:
     known: dict[str, str | float] = {
         "kvpilot.outcome": outcome,
         "kvpilot.cluster": stream.cluster,

@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import argparse
 import logging
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import uvloop
 
 from ext_proc.app import run
-from fleet import process, settings_file
+from fleet import logs, process, settings_file
 from fleet.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -31,8 +30,6 @@ GRPC_PORT, HEALTH_PORT = 9002, 9003
 """What gateways' manifests expect."""
 
 _LOG = logging.getLogger(__name__)
-_JSON_LINES = '{"ts":"%(asctime)s","level":"%(levelname)s","logger":"%(name)s","msg":"%(message)s"}'
-_PLAIN_LINES = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 
 
 def add_to(commands: argparse._SubParsersAction[Any]) -> None:
@@ -77,8 +74,7 @@ def without_effect(options: argparse.Namespace) -> Iterator[str]:
 
 def _run(options: argparse.Namespace) -> None:
     settings = settings_for(options)
-    lines = _JSON_LINES if options.zap_encoder == "json" else _PLAIN_LINES
-    logging.basicConfig(level="INFO", stream=sys.stderr, format=lines)
+    logs.configure("info", "json" if options.zap_encoder == "json" else "text")
     if flags := ", ".join(without_effect(options)):
         _LOG.warning("%s: no effect, the pool's endpoints come from %s", flags, options.config)
     uvloop.run(process.until_signalled(run, settings, str(options.config)))

@@ -181,7 +181,7 @@ def test_decides_a_body_that_is_too_long_from_its_beginning_and_passes_the_rest_
             request_headers(
                 path="/inference.GRPCInferenceService/ModelStreamInfer", content_type="application/grpc"
             ),
-            "steered",
+            "steered-early",
         ),
     ],
 )
@@ -509,3 +509,20 @@ def test_older_names_of_the_protocols_headers_are_shown_under_the_present_ones()
     stream = DuplexStream(decider, Site().picker, Rules(Pools(FLEET)))
     stream.receive(request_headers(x_slo_ttft_ms="250"), 1.0)
     assert decider.headers["x-llm-d-slo-ttft-ms"] == "250"
+
+
+def test_a_sessions_next_turn_is_decided_from_its_headers_here_too() -> None:
+    site = Site(session_fast_path=True)
+    headers = request_headers(x_session_id="s", content_length=str(len(BODY)))
+    first = site.stream()
+    first.receive(headers, 1.0)
+    first.receive(body("request", BODY, end=True), 1.0)
+    assert first.decision is not None
+    first.receive(response_headers(served=first.decision.endpoints[0], end=True), 2.0)
+    second = site.stream()
+    replies = second.receive(headers, 3.0)
+    assert kinds(replies) == ["request_headers"]
+    assert second.decision is not None
+    assert second.decision.endpoints[0] == first.decision.endpoints[0]
+    assert second.outcome == "steered-early"
+    assert streamed(second.receive(body("request", BODY, end=True), 3.0)) == (BODY, [False, True])

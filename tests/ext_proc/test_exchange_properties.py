@@ -16,6 +16,7 @@ from ext_proc.gateway import Gateways
 from ext_proc.metrics import PickerMetrics
 from ext_proc.picker import Picker
 from ext_proc.pools import Pools
+from ext_proc.reporter import Reporter
 from ext_proc.request import RoutingRequest
 from ext_proc.server import PickerService
 from ext_proc.steer import Steerer
@@ -79,7 +80,7 @@ class Site:
         self.room = WaitingRoom(self.picker, 60, 8)
         steerer = Steerer(chosen, FLEET, PrefixHasher(b"k", 256), self.picker, self.room)
         metrics = PickerMetrics()
-        self.gateways = Gateways(steerer, self.picker, self.room, metrics, Pools(FLEET))
+        self.gateways = Gateways(steerer, self.picker, self.room, Reporter(metrics), metrics, Pools(FLEET))
         self.service = PickerService(steerer, self.picker, self.room, metrics, gateways=self.gateways)
 
     def fill(self) -> Decision:

@@ -17,6 +17,7 @@ from ext_proc.health_service import EXT_PROC_SERVICE, LIVENESS_SERVICES, READINE
 from ext_proc.metrics import PickerMetrics
 from ext_proc.picker import Picker
 from ext_proc.pools import Pools
+from ext_proc.reporter import Reporter
 from ext_proc.request import RoutingRequest
 from ext_proc.server import PickerService, serve_picker
 from ext_proc.steer import Steerer
@@ -47,7 +48,9 @@ class Site:
         self.picker = Picker(settings, fleet.endpoints.values())
         self.room = WaitingRoom(self.picker, 60, 8)
         steerer = Steerer(settings, fleet, PrefixHasher(b"k", 256), self.picker, self.room)
-        self.gateways = Gateways(steerer, self.picker, self.room, self.metrics, Pools(fleet), mode=mode)
+        self.gateways = Gateways(
+            steerer, self.picker, self.room, Reporter(self.metrics), self.metrics, Pools(fleet), mode=mode
+        )
         self.service = PickerService(steerer, self.picker, self.room, self.metrics, gateways=self.gateways)
 
     def count(self, outcome: str) -> float:

@@ -79,7 +79,6 @@ def everything() -> CollectorRegistry:
     StoreOutage(metrics.registry, "kvpilot_picker")
     StoreOutage(metrics.registry, "kvpilot_picker_leases")
     LedgerCollector(make_picker(), metrics.registry)
-    metrics.show(Tallies())
     return metrics.registry
 
 

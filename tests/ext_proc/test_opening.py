@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ext_proc import opening
+from ext_proc.trust import NO_EVIDENCE
 from tests.ext_proc.messages import headers
 
 
@@ -95,3 +96,13 @@ def test_reads_who_serves() -> None:
 @given(data=st.binary(max_size=80))
 def test_any_bytes_announce_something_or_nothing(data: bytes) -> None:
     assert opening.is_duplex(data) in (True, False)
+
+
+def test_what_envoy_says_of_the_caller_comes_with_the_headers() -> None:
+    message = hinting(["a:1"])
+    message.metadata_context.filter_metadata["envoy.filters.http.jwt_authn"]["payload"] = {"tenant": "acme"}
+    message.attributes["envoy.filters.http.ext_proc"]["connection.uri_san_peer_certificate"] = "spiffe://a"
+    evidence = opening.request_headers_of(message).evidence
+    assert evidence.certificate == "spiffe://a"
+    assert evidence.claims == {"payload": {"tenant": "acme"}}  # what speaks of endpoints is no claim
+    assert opening.request_headers_of(hinting(["a:1"])).evidence is NO_EVIDENCE

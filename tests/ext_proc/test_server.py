@@ -146,7 +146,10 @@ async def test_counts_a_request_that_is_given_up_half_way(served: tuple[Served, 
 
 
 class LeavingEnvoy:
-    """A stream whose other side is gone when the decision is written to it."""
+    """A stream that its other side ends while the decision is written to it.
+
+    Envoy does so where it needs nothing more, which is where it has got the decision; or the client has left.
+    """
 
     def __init__(self) -> None:
         self._messages = [headers(path="/v1/chat/completions"), body(chat("hello"))]
@@ -159,12 +162,14 @@ class LeavingEnvoy:
             raise asyncio.CancelledError
 
 
-async def test_takes_its_decision_back_where_envoy_left_before_it_came() -> None:
+async def test_keeps_its_decision_where_envoy_ends_the_exchange_with_it_until_no_log_speaks_of_it() -> None:
     made = Served()
     with pytest.raises(asyncio.CancelledError):
         await made.service._process(None, LeavingEnvoy())  # type: ignore[arg-type]
+    assert made.picker.in_flight == 1
+    assert made.count("steered") == 1
+    made.picker.expire(time.monotonic() + PickerSettings().silence_seconds)
     assert made.picker.in_flight == 0
-    assert made.count("abandoned") == 1
 
 
 class DeafEnvoy:
@@ -247,7 +252,7 @@ async def test_forgets_a_held_request_whose_client_leaves(served: tuple[Served, 
     assert made.picker.in_flight == 0
 
 
-async def test_takes_back_what_a_held_request_got_where_envoy_left_meanwhile() -> None:
+async def test_keeps_what_a_held_request_got_where_envoy_ends_the_exchange_with_it() -> None:
     made = Served()
     first = fill_the_only_endpoint(made)
     envoy = LeavingEnvoy()
@@ -256,6 +261,21 @@ async def test_takes_back_what_a_held_request_got_where_envoy_left_meanwhile() -
     made.picker.cancel(first, time.monotonic())
     made.room.dispatch(time.monotonic())
     assert made.picker.in_flight == 1
+    with pytest.raises(asyncio.CancelledError):
+        await handling
+    assert made.picker.in_flight == 1
+    assert made.count("steered") == 1
+
+
+async def test_takes_back_what_a_held_request_got_where_its_client_left_before_it_was_told() -> None:
+    made = Served()
+    first = fill_the_only_endpoint(made)
+    handling = asyncio.ensure_future(made.service._process(None, LeavingEnvoy()))  # type: ignore[arg-type]
+    await until(lambda: len(made.room) == 1)
+    made.picker.cancel(first, time.monotonic())
+    made.room.dispatch(time.monotonic())
+    assert made.picker.in_flight == 1
+    handling.cancel()
     with pytest.raises(asyncio.CancelledError):
         await handling
     assert made.picker.in_flight == 0

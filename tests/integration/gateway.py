@@ -16,6 +16,7 @@ from ext_proc.gateway import Gateways
 from ext_proc.metrics import PickerMetrics
 from ext_proc.picker import Picker
 from ext_proc.pools import Pools
+from ext_proc.reporter import Reporter
 from ext_proc.server import PickerService, serve_picker
 from ext_proc.steer import Steerer
 from ext_proc.waiting import WaitingRoom
@@ -93,12 +94,20 @@ class Served:
     def __init__(self, addresses: list[str], *, test_headers: bool = False, **settings: Any) -> None:
         chosen = PickerSettings(**settings)
         fleet = one_pool_settings(*addresses).fleet()
+        self.silence = chosen.silence_seconds
         self.metrics = PickerMetrics()
         self.picker = Picker(chosen, fleet.endpoints.values(), seed=1)
         self.room = WaitingRoom(self.picker, chosen.hold_seconds, chosen.held_max)
         steerer = Steerer(chosen, fleet, PrefixHasher(b"k", chosen.block_bytes), self.picker, self.room)
+        told = Reporter(self.metrics)
         self.gateways = Gateways(
-            steerer, self.picker, self.room, self.metrics, Pools(fleet), test_headers=test_headers
+            steerer,
+            self.picker,
+            self.room,
+            told,
+            self.metrics,
+            Pools(fleet),
+            test_headers=test_headers,
         )
         self.service = PickerService(steerer, self.picker, self.room, self.metrics, gateways=self.gateways)
 
@@ -111,7 +120,10 @@ class Served:
     @asynccontextmanager
     async def serving(self, address: str) -> AsyncIterator[None]:
         async with serve_picker(self.service, address, 8 << 20), asyncio.TaskGroup() as tasks:
-            running = [tasks.create_task(self.service.dispatch()), tasks.create_task(self.gateways.attend())]
+            running = [
+                tasks.create_task(self.service.dispatch()),
+                tasks.create_task(self.gateways.attend(self.silence)),
+            ]
             yield
             for task in running:
                 task.cancel()

@@ -42,8 +42,8 @@ class Hanging:
 
 
 class HangingService(PickerService):
-    async def _process(self, request: object, context: Any) -> None:
-        await super()._process(request, Hanging(context))  # type: ignore[arg-type]
+    async def _process(self, request: object, context: Any, cluster: str = "") -> None:
+        await super()._process(request, Hanging(context), cluster)  # type: ignore[arg-type]
 
 
 if __name__ == "__main__":
