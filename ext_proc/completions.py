@@ -11,6 +11,8 @@ from google.protobuf.message import DecodeError
 
 from fleet import address as addresses
 from fleet.names import (
+    CACHE_READ_KEY,
+    CACHE_WRITTEN_KEY,
     CACHED_TOKENS_KEY,
     COMPLETION_TOKENS_KEY,
     FIRST_BODY_TAG,
@@ -141,7 +143,12 @@ def _usage(metadata: Mapping[str, object]) -> dict[str, int]:
     if USAGE_NAMESPACE not in metadata:
         return {}
     fields = metadata[USAGE_NAMESPACE].fields  # type: ignore[attr-defined]
-    return {key: int(value.number_value) for key, value in fields.items() if 0 <= value.number_value < 1e9}
+    usage = {key: int(value.number_value) for key, value in fields.items() if 0 <= value.number_value < 1e9}
+    read, written = usage.pop(CACHE_READ_KEY, None), usage.pop(CACHE_WRITTEN_KEY, None)
+    if PROMPT_TOKENS_KEY in usage and (read is not None or written is not None):
+        usage[PROMPT_TOKENS_KEY] += (read or 0) + (written or 0)  # Anthropic counts them apart
+        usage[CACHED_TOKENS_KEY] = read or 0
+    return usage
 
 
 def _first_token(common: pb.AccessLogCommon) -> float | None:

@@ -12,15 +12,13 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.core import CounterMetricFamily
 from prometheus_client.registry import Collector
 
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
-
-    from ext_proc.tallies import Tallies
-
 from ext_proc.choice import AT_HOME, CHEAPEST, LEAST_BUSY
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
     from ext_proc.outcome import Outcome
+    from ext_proc.tallies import Tallies
 
 _TTFT_BUCKETS = (0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60)  # seconds: from a cache hit to a long queue
 

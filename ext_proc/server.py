@@ -117,7 +117,8 @@ class PickerService:
             answered = True
         finally:
             self._watchdog.dropped(stream)
-            self._count(stream, began, answered=answered)
+            # Envoy ends the exchange as soon as it has the last reply, which may be before its write returns.
+            self._count(stream, began, answered=answered or stream.done)
 
     async def dispatch(self) -> None:
         """Let those go who wait and whose turn has come, for ever."""
@@ -146,7 +147,7 @@ class PickerService:
         self._metrics.held_seconds.observe(time.monotonic() - held.arrived)
 
     def _count(self, stream: PickStream, began: float, *, answered: bool) -> None:
-        """Note what became of a request; a decision that Envoy never got is taken back."""
+        """Note what became of a request; a decision that was never sent is taken back."""
         self._reporter.shown(stream, began, answered=answered)
         if stream.refused is not None:
             self.count_refused(stream.refused)

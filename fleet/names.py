@@ -36,7 +36,12 @@ USAGE_NAMESPACE = "kvpilot.usage"
 COMPLETION_TOKENS_KEY = "completion_tokens"
 CACHED_TOKENS_KEY = "cached_tokens"
 PROMPT_TOKENS_KEY = "prompt_tokens"
-"""Dynamic metadata that Envoy's own filters lift out of answers that carry `usage`; numbers."""
+CACHE_READ_KEY = "cache_read_tokens"
+CACHE_WRITTEN_KEY = "cache_written_tokens"
+"""Dynamic metadata that Envoy's own filters lift out of answers that carry `usage`; numbers.
+
+Where the last two are there, the answer is Anthropic's, whose prompt tokens leave them out.
+"""
 
 FIRST_BODY_TAG = "first_body_ms"
 FIRST_BODY_FORMAT = "%COMMON_DURATION(DS_RX_BEG:US_RX_BODY_BEG:ms)%"

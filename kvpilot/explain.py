@@ -163,7 +163,8 @@ def _cell(value: object) -> str:
 
 
 def _known(settings: Settings, cluster: str) -> str:
-    known = settings.fleet().clusters
+    fleet = settings.fleet()
+    known = {**fleet.clusters, **fleet.grpc_clusters}
     if cluster not in known:
         raise ConfigError("command line", "--cluster", cluster, f"expected one of {', '.join(known)}")
     return cluster

@@ -18,6 +18,10 @@ LOCKS = sorted((ROOT / "locks").glob("*.txt"))
 
 # Tests of parts working together, which mirror no one module.
 ACROSS_MODULES = {
+    "tests/ext_proc/protocols/test_conversations.py",  # one conversation by every client
+    "tests/ext_proc/protocols/test_golden.py",  # vectors of canonical prompts and hashes
+    "tests/ext_proc/protocols/test_hostile.py",  # every parser against any bytes
+    "tests/fuzz/test_harness.py",  # the fuzzer's short run
     "tests/ext_proc/test_exchange_properties.py",  # what holds of an exchange whatever Envoy does
     "tests/ext_proc/test_picker_properties.py",  # what holds of the picker whatever happens
     "tests/fleet/store/test_stores.py",  # one contract, every store
@@ -36,6 +40,7 @@ WITHOUT_A_TEST_OF_THEIR_OWN = {
     "ext_proc/reader.py": "reads what `steer` decides; driven by its tests",
     "ext_proc/reply.py": "messages; parsed by the tests of the stream",
     "ext_proc/request.py": "a record",
+    "ext_proc/tallies.py": "counters; read in the tests of what is steered",
     "fleet/errors.py": "exceptions and their texts; matched wherever they are raised",
     "fleet/names.py": "constants",
     "fleet/settings/endpoint_picker.py": "as models.py",
@@ -51,6 +56,8 @@ WITHOUT_A_TEST_OF_THEIR_OWN = {
     "kvpilot/mesh/leash.py": "one call to the kernel; a killed parent shows it in the supervisor's tests",
     "kvpilot/mesh/probe.py": "questions to running servers; asked in the tests of the local mesh",
     "kvpilot/mesh/programs.py": "command lines; run in the tests of the local mesh",
+    "sim/apis/api.py": "shapes that the APIs' tests see, and readers of bodies that they refuse with",
+    "sim/apis/routes.py": "a table; asked by real clients in tests/integration/test_protocols.py",
     "sim/backend.py": "an engine in real time; served in the tests of the server",
     "sim/foresight.py": "what the oracle sees; compared with what happens in its tests",
     "sim/policy.py": "a record and a protocol; played by the tests of the simulation",

@@ -147,9 +147,10 @@ class Visit:
     def refuse(self, considered: Considered, now: float) -> Refusal | None:
         """Turn it away, or let it in."""
         request, model = self._request, self._model
-        missed = min(c.prediction.ttft for c in considered.candidates) - (request.deadline - now)
-        if missed > 0 and model.sheds_for_objective(request.priority):
-            return self._admission.refusal("objective", model, request, missed)
+        if request.deadline < math.inf and model.sheds_for_objective(request.priority):
+            missed = min(c.prediction.ttft for c in considered.candidates) - (request.deadline - now)
+            if missed > 0:
+                return self._admission.refusal("objective", model, request, missed)
         if not model.settings.shed:
             return None
         saturation = model.saturation(request, considered, now)

@@ -90,7 +90,7 @@ def _parts(found: list[object], media_bytes: int) -> Iterator[str]:
         said = part.get("text")
         if isinstance(said, str):
             yield said
-        elif part.get("type") in _UNSEEN:
+        elif text(part.get("type")) in _UNSEEN:
             continue
         elif (shown := media.digest(part, media_bytes if seen < _MEDIA_MAX else 0)) is not None:
             seen += 1
@@ -108,7 +108,7 @@ def _tool(tool: dict[str, object]) -> object:
     inner = tool.get("function")
     function = inner if isinstance(inner, dict) else tool
     schema = function.get("parameters", function.get("input_schema"))
-    if schema is None and tool.get("type") not in {None, "function", "custom"}:
+    if schema is None and text(tool.get("type")) not in ("", "function", "custom"):
         return tool  # a server's own: web search and the like
     return [function.get("name"), function.get("description"), schema]
 

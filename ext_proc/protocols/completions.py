@@ -42,9 +42,15 @@ def plain(prompt: object, missing: str) -> tuple[bytes, int | None]:
     if not isinstance(prompt, list) or not prompt:
         raise UnreadableRequestError(missing)
     if isinstance(prompt[0], list):
-        prompt = [id_ for ids in prompt if isinstance(ids, list) for id_ in ids]
+        return _ids([id_ for ids in prompt if isinstance(ids, list) for id_ in ids], missing)
     if tokens.are_ids(prompt):
-        return tokens.to_bytes(prompt), len(prompt)
+        return _ids(prompt, missing)
     if not all(isinstance(text, str) for text in prompt):
         raise UnreadableRequestError(missing)
     return canonical.encode(canonical.END.join(prompt)), None
+
+
+def _ids(ids: list[object], missing: str) -> tuple[bytes, int]:
+    if not ids:
+        raise UnreadableRequestError(missing)
+    return tokens.to_bytes(ids), len(ids)

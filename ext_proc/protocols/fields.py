@@ -50,6 +50,6 @@ def lora(fields: Mapping[str, object]) -> str:
         return ""
     named = name(request.get("lora_name"))
     number = request.get("lora_int_id")
-    if not named and isinstance(number, int) and 0 < number < 1 << 63:
+    if not named and isinstance(number, int) and number is not True and 0 < number < 1 << 63:
         named = str(number)
     return named

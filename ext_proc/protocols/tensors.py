@@ -49,6 +49,13 @@ _ELEMENTS_MAX = 10_000
 """Of a BYTES tensor that are read: a prompt has one, a batch a few hundred."""
 
 
+_NARROW_BYTES_MAX = 1 << 20
+"""Of a tensor of one- or two-byte integers: flags and counts. Nobody's token ids are so small, and to widen a
+million of them takes 20 ms."""
+
+_ID_BYTES = 4  # of an integer that may be a token id
+
+
 def decode(datatype: object, raw: bytes) -> Sequence[object] | None:
     """The elements of a tensor in its binary form, as far as they are there; None for kinds not read here."""
     if datatype == "BYTES":
@@ -57,7 +64,8 @@ def decode(datatype: object, raw: bytes) -> Sequence[object] | None:
     if code is None:
         return None
     numbers = array(code)
-    numbers.frombytes(raw[: len(raw) - len(raw) % numbers.itemsize])
+    length = len(raw) if numbers.itemsize >= _ID_BYTES else min(len(raw), _NARROW_BYTES_MAX)
+    numbers.frombytes(raw[: length - length % numbers.itemsize])
     if sys.byteorder == "big":
         numbers.byteswap()
     return numbers

@@ -1,11 +1,18 @@
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING
 
 import pytest
 
-from ext_proc.app import read_key
+from ext_proc.app import become_ready, read_key
+from ext_proc.metrics import PickerMetrics
+from ext_proc.picker import Picker
+from ext_proc.view import View
+from ext_proc.watchdog import Watchdog
 from fleet.errors import ConfigError
+from fleet.outage import StoreOutage
+from fleet.store.memory import MemoryStore
 from tests.support import one_pool_settings
 
 if TYPE_CHECKING:
@@ -44,3 +51,29 @@ def test_an_empty_file_is_no_key(tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as caught:
         read_key(keyed(path), "mine.yaml")
     assert str(caught.value).startswith(f"mine.yaml: picker.key_file is '{path}': is empty: expected ")
+
+
+def make_view() -> View:
+    settings, metrics = one_pool_settings(), PickerMetrics()
+    fleet = settings.fleet()
+    outage = StoreOutage(metrics.registry, "test")
+    picker = Picker(settings.picker, fleet.endpoints.values())
+    return View(fleet, picker, MemoryStore(), metrics, outage)
+
+
+async def test_is_ready_once_the_fleet_was_read() -> None:
+    watchdog, view = Watchdog(0.1, 1.0), make_view()
+    becoming = asyncio.ensure_future(become_ready(watchdog, view, seconds=60))
+    await asyncio.sleep(0)
+    assert not watchdog.ready
+    running = asyncio.ensure_future(view.run(interval=60))
+    await becoming
+    running.cancel()
+    assert watchdog.ready
+
+
+async def test_is_ready_without_the_store_after_a_while(caplog: pytest.LogCaptureFixture) -> None:
+    watchdog = Watchdog(0.1, 1.0)
+    await become_ready(watchdog, make_view(), seconds=0.01)
+    assert watchdog.ready
+    assert "serving with the settings' endpoints alone" in caplog.text

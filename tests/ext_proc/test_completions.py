@@ -43,6 +43,15 @@ def test_reads_an_answer_that_is_over_with_its_usage() -> None:
     )
 
 
+def test_anthropics_prompt_tokens_are_counted_with_those_of_its_cache() -> None:
+    (found,) = read(
+        entry(completion_tokens=9, prompt_tokens=20, cache_read_tokens=64, cache_written_tokens=16)
+    )
+    assert (found.output_tokens, found.prompt_tokens, found.cached_tokens) == (9, 100, 64)
+    (found,) = read(entry(cache_read_tokens=64))
+    assert (found.prompt_tokens, found.cached_tokens) == (None, None)
+
+
 def test_reads_a_first_token_from_a_stream_that_still_runs() -> None:
     (found,) = read(entry(over=False, first_body_ms="20"))
     assert (found.over, found.first_token) == (False, 0.02)

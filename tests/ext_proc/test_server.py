@@ -22,6 +22,7 @@ from ext_proc.request import RoutingRequest
 from ext_proc.server import ACCESS_LOG_SERVICE, PickerService, serve_picker
 from ext_proc.steer import Steerer
 from ext_proc.waiting import WaitingRoom
+from ext_proc.watchdog import Standing, Watchdog
 from fleet.errors import StartError
 from fleet.model import Endpoint, Fleet, Hardware, Model, Version
 from fleet.prefix import PrefixHasher
@@ -39,14 +40,14 @@ LARGEST = 6 << 20
 
 
 class Served:
-    def __init__(self) -> None:
+    def __init__(self, watchdog: Watchdog | None = None) -> None:
         settings = PickerSettings()
         self.metrics = PickerMetrics()
         self.picker = Picker(settings, FLEET.endpoints.values())
         hasher = PrefixHasher(b"k", settings.block_bytes)
         self.room = WaitingRoom(self.picker, longest=settings.hold_seconds, places=settings.held_max)
         self.steerer = Steerer(settings, FLEET, hasher, self.picker, self.room)
-        self.service = PickerService(self.steerer, self.picker, self.room, self.metrics)
+        self.service = PickerService(self.steerer, self.picker, self.room, self.metrics, watchdog)
 
     def count(self, outcome: str) -> float:
         return float(self.metrics.requests.labels(outcome)._value.get())
@@ -145,7 +146,10 @@ async def test_counts_a_request_that_is_given_up_half_way(served: tuple[Served, 
 
 
 class LeavingEnvoy:
-    """A stream whose other side is gone when the decision is written to it."""
+    """A stream that its other side ends while the decision is written to it.
+
+    Envoy does so where it needs nothing more, which is where it has got the decision; or the client has left.
+    """
 
     def __init__(self) -> None:
         self._messages = [headers(path="/v1/chat/completions"), body(chat("hello"))]
@@ -158,12 +162,49 @@ class LeavingEnvoy:
             raise asyncio.CancelledError
 
 
-async def test_takes_its_decision_back_where_envoy_left_before_it_came() -> None:
+async def test_keeps_its_decision_where_envoy_ends_the_exchange_with_it_until_no_log_speaks_of_it() -> None:
     made = Served()
     with pytest.raises(asyncio.CancelledError):
         await made.service._process(None, LeavingEnvoy())  # type: ignore[arg-type]
+    assert made.picker.in_flight == 1
+    assert made.count("steered") == 1
+    made.picker.expire(time.monotonic() + PickerSettings().silence_seconds)
     assert made.picker.in_flight == 0
-    assert made.count("abandoned") == 1
+
+
+class DeafEnvoy:
+    """A stream whose other side takes no answer."""
+
+    async def read(self) -> bytes:
+        return headers(path="/v1/chat/completions")
+
+    async def write(self, _: bytes) -> None:
+        await asyncio.Event().wait()
+
+
+async def test_a_pick_that_hangs_shows_in_the_watchdog_until_it_is_gone() -> None:
+    watchdog = Watchdog(pick_seconds=0.05, hold_seconds=1.0)
+    watchdog.ready = True
+    made = Served(watchdog)
+    handling = asyncio.ensure_future(made.service._process(None, DeafEnvoy()))  # type: ignore[arg-type]
+    await until(lambda: watchdog.look(time.monotonic()) is Standing.HANGING)
+    handling.cancel()
+    await asyncio.gather(handling, return_exceptions=True)
+    assert (len(watchdog.picks), len(watchdog.holds)) == (0, 0)
+
+
+async def test_what_is_held_on_purpose_is_no_hanging_pick() -> None:
+    watchdog = Watchdog(pick_seconds=0.05, hold_seconds=60.0)
+    watchdog.ready = True
+    made = Served(watchdog)
+    fill_the_only_endpoint(made)
+    handling = asyncio.ensure_future(made.service._process(None, LeavingEnvoy()))  # type: ignore[arg-type]
+    await until(lambda: len(watchdog.holds) == 1)
+    later = time.monotonic() + 30
+    assert {watchdog.look(later) for _ in range(5)} == {Standing.SERVING}
+    handling.cancel()
+    await asyncio.gather(handling, return_exceptions=True)
+    assert (len(watchdog.picks), len(watchdog.holds)) == (0, 0)
 
 
 def fill_the_only_endpoint(made: Served) -> str:
@@ -211,7 +252,7 @@ async def test_forgets_a_held_request_whose_client_leaves(served: tuple[Served, 
     assert made.picker.in_flight == 0
 
 
-async def test_takes_back_what_a_held_request_got_where_envoy_left_meanwhile() -> None:
+async def test_keeps_what_a_held_request_got_where_envoy_ends_the_exchange_with_it() -> None:
     made = Served()
     first = fill_the_only_endpoint(made)
     envoy = LeavingEnvoy()
@@ -220,6 +261,21 @@ async def test_takes_back_what_a_held_request_got_where_envoy_left_meanwhile() -
     made.picker.cancel(first, time.monotonic())
     made.room.dispatch(time.monotonic())
     assert made.picker.in_flight == 1
+    with pytest.raises(asyncio.CancelledError):
+        await handling
+    assert made.picker.in_flight == 1
+    assert made.count("steered") == 1
+
+
+async def test_takes_back_what_a_held_request_got_where_its_client_left_before_it_was_told() -> None:
+    made = Served()
+    first = fill_the_only_endpoint(made)
+    handling = asyncio.ensure_future(made.service._process(None, LeavingEnvoy()))  # type: ignore[arg-type]
+    await until(lambda: len(made.room) == 1)
+    made.picker.cancel(first, time.monotonic())
+    made.room.dispatch(time.monotonic())
+    assert made.picker.in_flight == 1
+    handling.cancel()
     with pytest.raises(asyncio.CancelledError):
         await handling
     assert made.picker.in_flight == 0

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gzip
 import json
 from dataclasses import replace
 
@@ -127,6 +128,80 @@ def test_says_in_a_word_what_became_of_a_request(
     steerer: Steerer, cluster: str, body: bytes, outcome: str
 ) -> None:
     assert steerer.steer(cluster, CHAT, {}, body, 0.0).outcome == outcome
+
+
+def test_counts_by_protocol_what_it_steers_and_what_it_cannot_read(steerer: Steerer) -> None:
+    steerer.steer("llama/stable", CHAT, {}, chat("hi"), 0.0)
+    steerer.steer("llama/stable", CHAT, {}, b"?", 0.0)
+    steerer.steer("llama/stable", "/v1/embeddings", {}, b"{}", 0.0)
+    steerer.steer("elsewhere", CHAT, {}, chat("hi"), 0.0)
+    assert steerer.tallies.by_protocol == {
+        ("chat", "steered"): 1,
+        ("chat", "unreadable"): 1,
+        ("embeddings", "unreadable"): 1,
+        ("chat", "unknown-cluster"): 1,
+    }
+    assert steerer.tallies.unreadable == {("chat", "not-json"): 1, ("embeddings", "no-input"): 1}
+
+
+@pytest.mark.parametrize(
+    ("announced", "sent", "counted"), [(101, 50, 1), (100, 100, 0), (0, 101, 1), (0, 100, 0)]
+)
+def test_counts_bodies_that_envoy_cannot_retry(announced: int, sent: int, counted: int) -> None:
+    picker = Picker(SETTINGS, FLEET.endpoints.values())
+    hasher = PrefixHasher(b"k", SETTINGS.block_bytes)
+    steerer = Steerer(SETTINGS, FLEET, hasher, picker, WaitingRoom(picker, 0, 1), retry_bytes=100)
+    headers = {"content-length": str(announced)} if announced else {}
+    steerer.steer("llama/stable", CHAT, headers, b"x" * sent, 0.0)
+    assert steerer.tallies.not_retriable == counted
+
+
+def test_token_ids_count_exactly_and_their_blocks_are_as_long_as_they_say(steerer: Steerer) -> None:
+    body = json.dumps({"prompt_token_ids": list(range(200))}).encode()
+    asked = placed_by(steerer, body)
+    assert asked.prompt_tokens == 200
+    assert (len(asked.blocks), asked.tokens_per_block) == (3, 64)
+    text = placed_by(steerer, chat("\0\0\0\1" * 200))
+    assert not set(asked.blocks) & set(text.blocks)
+
+
+def test_embeddings_are_load_and_neither_prefix_nor_answer(steerer: Steerer) -> None:
+    body = json.dumps({"input": "word " * 800}).encode()
+    decision = steerer.steer("llama/stable", "/v1/embeddings", {}, body, 0.0).decision
+    assert decision is not None
+    asked = decision.placed.request
+    assert (asked.prompt_tokens, list(asked.blocks), asked.output_limit, asked.streamed) == (
+        1000,
+        [],
+        0,
+        False,
+    )
+
+
+def test_the_models_own_name_and_none_are_the_same_prefix_and_an_adapter_is_another(steerer: Steerer) -> None:
+    text = "word " * 500
+    plain, named = placed_by(steerer, chat(text)), placed_by(steerer, chat(text, model="llama"))
+    adapted = placed_by(steerer, chat(text, lora_request={"lora_name": "sql"}))
+    assert plain.blocks == named.blocks
+    assert not set(plain.blocks) & set(adapted.blocks)
+
+
+def test_prices_what_was_not_parsed_of_a_body_and_what_was_not_unpacked() -> None:
+    settings = PickerSettings(max_parsed_bytes=10_000)
+    steerer = make_steerer(Picker(settings, FLEET.endpoints.values()), settings)
+    text = "".join(f"{n} " for n in range(100_000))
+    body = chat(text)
+    assert placed_by(steerer, body).prompt_tokens == pytest.approx(len(text) / 4, rel=0.02)
+    packed = placed_by(steerer, gzip.compress(body), {"content-encoding": "gzip"})
+    assert packed.prompt_tokens == pytest.approx(len(text) / 4, rel=0.5)  # digits pack unevenly
+
+
+def test_sessions_are_looked_for_where_the_settings_say() -> None:
+    settings = PickerSettings(session_body_keys=("metadata.thread",))
+    steerer = make_steerer(Picker(settings, FLEET.endpoints.values()), settings)
+    body = chat("hi", user="u", metadata={"thread": "t"})
+    sessions = [placed_by(steerer, body, named).session for named in ({}, {"x-session-id": "s"})]
+    assert [session.rpartition("\n")[2] for session in sessions] == ["t", "s"]  # behind the tenant
 
 
 def test_considers_what_it_would_decide_and_books_nothing() -> None:

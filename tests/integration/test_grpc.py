@@ -23,6 +23,7 @@ from fleet.model import Traffic
 from fleet.store.base import read_fleet
 from tests.integration.clients import nothing_in_flight, picker_count
 from tests.integration.conftest import FLEET, MODEL, emulated, running_mesh
+from tests.integration.test_failures import until_steering
 from tests.support import free_address, until
 from tests.triton_requests import cached_tokens, inputs, text_of
 
@@ -55,6 +56,7 @@ def fleet_of(*pools: dict[str, Any]) -> dict[str, Any]:
 async def grpc_mesh() -> AsyncIterator[LocalMesh]:
     pools = (grpc_pool("h100", "H100-80GB", 2), grpc_pool("a100", "A100-80GB", 2))
     async with running_mesh(fleet_of(*pools), envoy=PATIENT) as made:
+        await until_steering(made)
         yield made
 
 
@@ -156,6 +158,7 @@ async def test_without_the_picker_calls_and_streams_go_by_weight(grpc_mesh: Loca
             blocking.stop_stream()
     finally:
         os.kill(pid, signal.SIGCONT)
+    await until_steering(grpc_mesh)
 
 
 @pytest.fixture
@@ -194,11 +197,13 @@ async def test_calls_to_an_endpoint_that_dies_before_it_answers_are_answered_by_
         aio_client(mesh) as client,
         asyncio.TaskGroup() as tasks,
     ):
+        await until_steering(mesh)
+        before = await counted(mesh, "steered")
         calls = [tasks.create_task(client.infer(MODEL, inputs(f"question {n}", 2000))) for n in range(24)]
         await until(works)
         process.kill()
         await process.wait()
         answers = await asyncio.gather(*calls)
         assert [len(text_of(answer)) for answer in answers] == [8000] * 24
-        assert await counted(mesh, "steered") == 24
+        assert await counted(mesh, "steered") == before + 24
         await nothing_in_flight(mesh)

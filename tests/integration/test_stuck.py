@@ -17,8 +17,9 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from kvpilot.mesh import programs
-from tests.integration.clients import nothing_in_flight
+from tests.integration.clients import ask, client, nothing_in_flight
 from tests.integration.conftest import FLEET, emulated, running_mesh
+from tests.integration.test_failures import until_steering
 from tests.integration.test_waiting import LONG, crowd, held
 from tests.support import free_address, until
 
@@ -71,6 +72,27 @@ async def test_what_a_stuck_picker_held_is_answered_within_seconds_and_it_starts
         assert "the event loop has not moved for 2 s" in log
         assert "stand_still" in log
         await until(lambda: picker.pid is not None)
+        await nothing_in_flight(mesh)
+
+
+async def test_where_picks_hang_envoy_stops_asking_and_asks_again_when_they_get_through(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(programs, "server", with_stuck_picker)
+    async with running_mesh(SMALL) as mesh, client(mesh.url) as session:
+        await until_steering(mesh)
+        pid = mesh.children["picker"].pid
+        assert pid is not None
+        os.kill(pid, signal.SIGUSR2)
+        first = [await ask(session, f"first {n}") for n in range(4)]
+        late = [await ask(session, f"then {n}") for n in range(20)]
+        assert all(answer.whole for answer in (*first, *late))
+        timeout = mesh.settings.envoy.message_timeout_seconds
+        assert first[0].seconds >= timeout  # it did hang
+        assert sorted(answer.seconds for answer in late)[15] < timeout
+        assert "health: picks hang" in (mesh.logs / "picker.log").read_text()
+        os.kill(pid, signal.SIGUSR2)
+        await until_steering(mesh)
         await nothing_in_flight(mesh)
 
 

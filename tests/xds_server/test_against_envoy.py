@@ -191,7 +191,8 @@ async def test_usage_and_first_token_come_back_in_the_access_log(
     async with mesh(settings(stable(*engines), tmp_path), tmp_path) as up:
         up.picker.entries.clear()
         texts = {}
-        for path in ("/json", "/stream", "/text", "/not-json"):
+        others = ("/messages", "/messages-stream", "/responses-stream")
+        for path in ("/json", "/stream", "/text", "/not-json", *others):
             async with up.client.post(up.url + path, data=b"{}") as response:
                 assert response.status == 200
                 texts[path] = await response.text()
@@ -200,6 +201,9 @@ async def test_usage_and_first_token_come_back_in_the_access_log(
     usage = {"completion_tokens": 7, "prompt_tokens": 50, "cached_tokens": 32}
     assert lifted(logs["/json"]) == usage
     assert lifted(logs["/stream"]) == usage
+    assert lifted(logs["/responses-stream"]) == usage
+    anthropic = {"completion_tokens": 7, "prompt_tokens": 18, "cache_read_tokens": 32}
+    assert lifted(logs["/messages"]) == lifted(logs["/messages-stream"]) == anthropic
     assert lifted(logs["/text"]) == {}
     assert lifted(logs["/not-json"]) == {}
     assert texts["/text"] == "plain"

@@ -5,7 +5,14 @@ No filter here may cost an answer anything: what is not understood passes unread
 
 from __future__ import annotations
 
-from fleet.names import CACHED_TOKENS_KEY, COMPLETION_TOKENS_KEY, PROMPT_TOKENS_KEY, USAGE_NAMESPACE
+from fleet.names import (
+    CACHE_READ_KEY,
+    CACHE_WRITTEN_KEY,
+    CACHED_TOKENS_KEY,
+    COMPLETION_TOKENS_KEY,
+    PROMPT_TOKENS_KEY,
+    USAGE_NAMESPACE,
+)
 from xds_server.resources.messages import (
     Any,
     extension,
@@ -29,18 +36,39 @@ and turns one larger than its buffer into a 500; one without a length may be a s
 
 _JSON = r"application/json\s*(;.*)?"  # many servers add a charset, which the filter's own list would refuse
 
-_USAGE = {
-    COMPLETION_TOKENS_KEY: ("usage", "completion_tokens"),
-    PROMPT_TOKENS_KEY: ("usage", "prompt_tokens"),
-    CACHED_TOKENS_KEY: ("usage", "prompt_tokens_details", "cached_tokens"),
-}
-"""Metadata key to the path in an OpenAI answer."""
+_USAGE = (
+    # Chats, completions and embeddings.
+    (COMPLETION_TOKENS_KEY, ("usage", "completion_tokens")),
+    (PROMPT_TOKENS_KEY, ("usage", "prompt_tokens")),
+    (CACHED_TOKENS_KEY, ("usage", "prompt_tokens_details", "cached_tokens")),
+    # Responses, whole; and Anthropic's messages, whole or at the end of a stream.
+    (COMPLETION_TOKENS_KEY, ("usage", "output_tokens")),
+    (PROMPT_TOKENS_KEY, ("usage", "input_tokens")),
+    (CACHED_TOKENS_KEY, ("usage", "input_tokens_details", "cached_tokens")),
+    (CACHE_READ_KEY, ("usage", "cache_read_input_tokens")),
+    (CACHE_WRITTEN_KEY, ("usage", "cache_creation_input_tokens")),
+)
+"""Metadata key and the path in an answer."""
+
+_STREAMED_USAGE = (
+    # The last event of a response.
+    (COMPLETION_TOKENS_KEY, ("response", "usage", "output_tokens")),
+    (PROMPT_TOKENS_KEY, ("response", "usage", "input_tokens")),
+    (CACHED_TOKENS_KEY, ("response", "usage", "input_tokens_details", "cached_tokens")),
+    # The first event of a message: the only one with the prompt's where the last tells the answer's alone.
+    (PROMPT_TOKENS_KEY, ("message", "usage", "input_tokens")),
+    (CACHE_READ_KEY, ("message", "usage", "cache_read_input_tokens")),
+    (CACHE_WRITTEN_KEY, ("message", "usage", "cache_creation_input_tokens")),
+)
+"""The same for events that say it otherwise."""
 
 
 def streamed_usage() -> sse_to_metadata.SseToMetadata:
     """Usage out of server-sent events; the last event that carries it wins."""
     parser = json_parser.JsonContentParser(
-        rules=[json_parser.JsonContentParserRuleConfig(rule=rule) for rule in _rules()]
+        rules=[
+            json_parser.JsonContentParserRuleConfig(rule=rule) for rule in _rules(*_USAGE, *_STREAMED_USAGE)
+        ]
     )
     return sse_to_metadata.SseToMetadata(
         response_rules=sse_to_metadata.SseToMetadataProcessingRules(
@@ -53,7 +81,7 @@ def whole_usage() -> matching.ExtensionWithMatcher:
     """Usage out of short answers that are JSON as a whole; the filter is skipped for all others."""
     parser = json_to_metadata.JsonToMetadata(
         response_rules=json_to_metadata.JsonToMetadataMatchRules(
-            rules=_rules(), allow_content_types_regex=matcher.RegexMatcher(regex=_JSON)
+            rules=_rules(*_USAGE), allow_content_types_regex=matcher.RegexMatcher(regex=_JSON)
         )
     )
     return matching.ExtensionWithMatcher(
@@ -62,7 +90,7 @@ def whole_usage() -> matching.ExtensionWithMatcher:
     )
 
 
-def _rules() -> list[json_to_metadata.JsonToMetadataRule]:
+def _rules(*paths: tuple[str, tuple[str, ...]]) -> list[json_to_metadata.JsonToMetadataRule]:
     return [
         json_to_metadata.JsonToMetadataRule(
             selectors=[json_to_metadata.JsonToMetadataSelector(key=step) for step in path],
@@ -72,7 +100,7 @@ def _rules() -> list[json_to_metadata.JsonToMetadataRule]:
                 type=json_to_metadata.JsonToMetadataValueType.NUMBER,
             ),
         )
-        for key, path in _USAGE.items()
+        for key, path in paths
     ]
 
 

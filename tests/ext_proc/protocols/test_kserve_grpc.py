@@ -199,3 +199,12 @@ def test_hostile_structure_is_looked_at_only_so_far() -> None:
     for unit in (b"\x2a\x00", b"\x22\x00", b"\x2a\x04\x2a\x02\x42\x00"):
         late = asked(text_tensor("hello")).SerializeToString()
         assert reason(framed(unit * FIELDS_MAX + late)) == "no-input"
+
+
+def test_small_integers_in_masses_are_read_only_so_far() -> None:
+    narrow, wide = (
+        read(body_of(tensor("input_ids", np.ones((1, count), dtype=kind)))).tokens
+        for count, kind in ((3 << 20, np.int8), (3 << 18, np.int32))
+    )
+    assert narrow == 1 << 20
+    assert wide == 3 << 18

@@ -9,15 +9,32 @@ from envoy.extensions.filters.common.matcher.action.v3 import skip_action_pb2
 from envoy.extensions.filters.http.json_to_metadata.v3 import json_to_metadata_pb2
 from envoy.type.matcher.v3 import http_inputs_pb2
 
-from fleet.names import CACHED_TOKENS_KEY, COMPLETION_TOKENS_KEY, PROMPT_TOKENS_KEY, USAGE_NAMESPACE
+from fleet.names import (
+    CACHE_READ_KEY,
+    CACHED_TOKENS_KEY,
+    COMPLETION_TOKENS_KEY,
+    PROMPT_TOKENS_KEY,
+    USAGE_NAMESPACE,
+)
 from xds_server.resources.messages import json_parser, sse_to_metadata
 from xds_server.resources.usage import streamed_usage, whole_usage
 
-PATHS = {
-    COMPLETION_TOKENS_KEY: ["usage", "completion_tokens"],
-    PROMPT_TOKENS_KEY: ["usage", "prompt_tokens"],
-    CACHED_TOKENS_KEY: ["usage", "prompt_tokens_details", "cached_tokens"],
-}
+ANSWERS = [
+    (
+        {
+            "usage": {
+                "completion_tokens": 1,
+                "prompt_tokens": 2,
+                "prompt_tokens_details": {"cached_tokens": 3},
+            }
+        },
+        "",
+    ),
+    ({"usage": {"output_tokens": 1, "input_tokens": 2, "input_tokens_details": {"cached_tokens": 3}}}, ""),
+    ({"usage": {"output_tokens": 1, "input_tokens": 2, "cache_read_input_tokens": 3}}, "messages"),
+]
+TOLD = {COMPLETION_TOKENS_KEY: 1, PROMPT_TOKENS_KEY: 2, CACHED_TOKENS_KEY: 3}
+TOLD_BY_ANTHROPIC = {COMPLETION_TOKENS_KEY: 1, PROMPT_TOKENS_KEY: 2, CACHE_READ_KEY: 3}
 
 
 def whole() -> Any:
@@ -43,10 +60,36 @@ def streamed_rules() -> list[Any]:
     return [rule.FromString(bytes(each.rule)) for each in parser.rules if each.rule is not None]
 
 
+def lifted(rules: Any, answer: Any) -> dict[str, Any]:
+    """What Envoy's filters take out of one JSON answer or event."""
+    found = {}
+    for rule in rules:
+        value = answer
+        for selector in rule.selectors:
+            value = value.get(selector.key) if isinstance(value, dict) else None
+        if value is not None:
+            found[rule.on_present.key] = value
+    return found
+
+
 @pytest.mark.parametrize("streamed", [True, False])
-def test_lifts_the_three_token_counts_as_numbers_into_our_namespace(streamed: bool) -> None:
+@pytest.mark.parametrize(("answer", "protocol"), ANSWERS)
+def test_lifts_the_token_counts_of_every_protocols_answers(
+    answer: Any, protocol: str, streamed: bool
+) -> None:
     rules = streamed_rules() if streamed else whole_rules().rules
-    assert {r.on_present.key: [s.key for s in r.selectors] for r in rules} == PATHS
+    assert lifted(rules, answer) == (TOLD_BY_ANTHROPIC if protocol == "messages" else TOLD)
+
+
+def test_lifts_them_out_of_the_events_that_hold_them_deeper() -> None:
+    assert lifted(streamed_rules(), {"type": "response.completed", "response": ANSWERS[1][0]}) == TOLD
+    begun = lifted(streamed_rules(), {"type": "message_start", "message": ANSWERS[2][0]})
+    assert begun == {PROMPT_TOKENS_KEY: 2, CACHE_READ_KEY: 3}
+
+
+@pytest.mark.parametrize("streamed", [True, False])
+def test_they_are_numbers_in_our_namespace(streamed: bool) -> None:
+    rules = streamed_rules() if streamed else whole_rules().rules
     assert {r.on_present.metadata_namespace for r in rules} == {USAGE_NAMESPACE}
     assert {r.on_present.type for r in rules} == {json_to_metadata_pb2.JsonToMetadata.NUMBER}
     assert not any(r.HasField("on_missing") or r.HasField("on_error") for r in rules)
