@@ -141,6 +141,7 @@ async def run(settings: Settings, source: str, stop: asyncio.Event) -> None:
                 health,
                 health_address=asked.health_address,
                 pool_addresses=asked.pool_addresses,
+                transport=settings.picker.transport,
             ),
             asyncio.TaskGroup() as tasks,
         ):

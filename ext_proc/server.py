@@ -11,12 +11,13 @@ import time
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import grpc
 
 from ext_proc import completions
 from ext_proc.health_service import EXT_PROC_SERVICE, always_serving
+from ext_proc.http2.server import Http2Server
 from ext_proc.reporter import Reporter
 from ext_proc.stream import PickStream
 from ext_proc.waiting import DISPATCH_SECONDS
@@ -24,7 +25,7 @@ from ext_proc.watchdog import Watchdog
 from fleet.errors import StartError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping
+    from collections.abc import AsyncIterator, Mapping, Sequence
 
     from ext_proc.admission.refusal import Refusal
     from ext_proc.gateway import Gateways
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from ext_proc.steer import Steerer
     from ext_proc.waiting import Held, WaitingRoom
     from ext_proc.watchdog import UnderWay
+    from fleet.settings import Transport
 
 ACCESS_LOG_SERVICE = "envoy.service.accesslog.v3.AccessLogService"
 
@@ -78,12 +80,7 @@ class PickerService:
     def handlers(self, cluster: str = "") -> tuple[grpc.GenericRpcHandler, ...]:
         """ext_proc and the access log, for a gRPC server; of gateways that mean that `cluster`, if not ''."""
         serve = partial(self._process, cluster=cluster) if cluster else self._process
-        process: grpc.RpcMethodHandler[Any, Any] = grpc.stream_stream_rpc_method_handler(serve)
-        log: grpc.RpcMethodHandler[Any, Any] = grpc.stream_unary_rpc_method_handler(self._stream_access_logs)
-        return (
-            grpc.method_handlers_generic_handler(EXT_PROC_SERVICE, {"Process": process}),
-            grpc.method_handlers_generic_handler(ACCESS_LOG_SERVICE, {"StreamAccessLogs": log}),
-        )
+        return generic_handlers(serve, self._stream_access_logs)
 
     async def _process(
         self, _: object, context: grpc.aio.ServicerContext[Any, Any], cluster: str = ""
@@ -176,15 +173,56 @@ class PickerService:
         return b""
 
 
+def generic_handlers(process: Any, log: Any) -> tuple[grpc.GenericRpcHandler, ...]:
+    """ext_proc and the access log for a gRPC server, from what reads and writes raw bytes."""
+    processing: grpc.RpcMethodHandler[Any, Any] = grpc.stream_stream_rpc_method_handler(process)
+    logging_: grpc.RpcMethodHandler[Any, Any] = grpc.stream_unary_rpc_method_handler(log)
+    return (
+        grpc.method_handlers_generic_handler(EXT_PROC_SERVICE, {"Process": processing}),
+        grpc.method_handlers_generic_handler(ACCESS_LOG_SERVICE, {"StreamAccessLogs": logging_}),
+    )
+
+
+def _server(
+    handlers: Sequence[grpc.GenericRpcHandler],
+    checks: HealthService,
+    largest_body: int,
+    transport: Transport,
+) -> grpc.aio.Server:
+    # A body may overshoot Envoy's buffer limit by what one read brought.
+    largest_message = 2 * largest_body + MESSAGE_OVERHEAD_BYTES
+    if transport == "http2":
+        server = cast(grpc.aio.Server, Http2Server(largest_message))  # it has the part of its face used here
+    else:
+        server = grpc.aio.server(
+            options=[
+                ("grpc.max_receive_message_length", largest_message),
+                ("grpc.so_reuseport", 0),
+                ("grpc.http2.max_ping_strikes", 0),  # Envoy pings each second: so it notices a frozen picker
+            ]
+        )
+    server.add_generic_rpc_handlers(tuple(handlers))
+    checks.add_to(server)
+    return server
+
+
+class Service(Protocol):
+    """What can be served: `PickerService`, or what stands in for it in a benchmark."""
+
+    def handlers(self, cluster: str = "") -> Sequence[grpc.GenericRpcHandler]:
+        """ext_proc and the access log, for a gRPC server; of gateways that mean that `cluster`, if not ''."""
+
+
 @asynccontextmanager
 async def serve_picker(
-    service: PickerService,
+    service: Service,
     address: str,
     largest_body: int,
     health: HealthService | None = None,
     *,
     health_address: str | None = None,
     pool_addresses: Mapping[str, str] = MappingProxyType({}),
+    transport: Transport = "grpc",
 ) -> AsyncIterator[int]:
     """Serve on `address` (`host:port` or `unix:/path`) inside the context; yields the port.
 
@@ -196,37 +234,20 @@ async def serve_picker(
     checks = health or always_serving()
     await checks.start()
     async with AsyncExitStack() as stack:
-        main = _server(service.handlers(), checks, largest_body)
+        main = _server(service.handlers(), checks, largest_body, transport)
         port = _listen(main, "picker_address", address)
         servers = [main]
         if health_address is not None:
-            servers.append(_server((), checks, largest_body))
+            servers.append(_server((), checks, largest_body, transport))
             _listen(servers[-1], "endpoint_picker.health_address", health_address)
         for pool_address, cluster in pool_addresses.items():
-            servers.append(_server(service.handlers(cluster), checks, largest_body))
+            servers.append(_server(service.handlers(cluster), checks, largest_body, transport))
             _listen(servers[-1], "endpoint_picker.pool_addresses", pool_address)
         for server in servers:
             await server.start()
             stack.push_async_callback(server.stop, STOP_GRACE_SECONDS)
         stack.push_async_callback(checks.stop)
         yield port
-
-
-def _server(
-    handlers: tuple[grpc.GenericRpcHandler, ...], checks: HealthService, largest_body: int
-) -> grpc.aio.Server:
-    # A body may overshoot Envoy's buffer limit by what one read brought.
-    largest_message = 2 * largest_body + MESSAGE_OVERHEAD_BYTES
-    server = grpc.aio.server(
-        options=[
-            ("grpc.max_receive_message_length", largest_message),
-            ("grpc.so_reuseport", 0),
-            ("grpc.http2.max_ping_strikes", 0),  # Envoy pings every second: so it notices a frozen picker
-        ]
-    )
-    server.add_generic_rpc_handlers(handlers)
-    checks.add_to(server)
-    return server
 
 
 def _listen(server: grpc.aio.Server, field: str, address: str) -> int:

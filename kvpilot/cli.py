@@ -22,6 +22,7 @@ import uvloop
 from fleet.errors import ConfigError, KvpilotError
 from fleet.settings_file import load
 from kvpilot import endpoint_picker_command, explain, sim_command
+from kvpilot.bench import command as bench_command
 from kvpilot.demo.phases import run_demo
 from kvpilot.demo.report import PHASES
 from kvpilot.live import Screen, show
@@ -68,8 +69,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run_up(options: argparse.Namespace) -> None:
     _check(options)
     settings = _settings(options)
+    _run(_up(options, settings))
+
+
+def _run(work: Coroutine[Any, Any, None]) -> None:
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(_until_signalled(_up(options, settings)))
+        runner.run(_until_signalled(work))
 
 
 def _parser() -> _Parser:
@@ -88,6 +93,7 @@ def _parser() -> _Parser:
     up.add_argument("--order", type=_order, metavar="A,B,C", help="the demo's phases in order")
     up.add_argument("--seed", type=int, help="the demo's random seed")
     sim_command.add_to(commands)
+    bench_command.add_to(commands, _run)
     explain.add_to(commands)
     endpoint_picker_command.add_to(commands)
     return parser

@@ -15,7 +15,7 @@ from fleet.settings.admission import (
 from fleet.settings.endpoint_picker import EndpointPickerSettings
 from fleet.settings.models import EmulatedSettings, ModelSettings, PoolSettings, VersionSettings
 from fleet.settings.picker import PickerSettings
-from fleet.settings.section import Section, Steering
+from fleet.settings.section import Section, Steering, Transport
 from fleet.settings.servers import CollectSettings, EnvoySettings, WeightSettings
 from fleet.settings.whole import Settings, pool_field
 
@@ -34,6 +34,7 @@ __all__ = [
     "Steering",
     "TenantSettings",
     "TenantsSettings",
+    "Transport",
     "TrustSettings",
     "VersionSettings",
     "WeightSettings",

@@ -13,6 +13,7 @@ from fleet.settings.section import (
     HeaderNameOrNone,
     Seconds,
     Section,
+    Transport,
     UrlOrNone,
     Zone,
 )
@@ -115,6 +116,12 @@ class PickerSettings(Section):
         " the extra `tracing`; '' for none",
     )
     zone: Zone = Field("", description="where the Envoys run that ask this picker; '' for none")
+
+    transport: Transport = Field(
+        "grpc",
+        description="what carries the exchange with Envoy: `grpc`, gRPC's own server, or `http2`, one of ours"
+        " that costs less",
+    )
 
     @property
     def tokens_per_block(self) -> float:

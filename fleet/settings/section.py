@@ -11,6 +11,9 @@ from fleet import checks
 Steering = Literal["round_robin", "weighted", "steered"]
 """Who chooses the endpoint: Envoy with equal weights, Envoy with computed ones, or the picker."""
 
+Transport = Literal["grpc", "http2"]
+"""What carries the picker's exchange with Envoy."""
+
 Engine = Literal["triton", "trtllm-serve"]
 
 HostPort = Annotated[str, AfterValidator(checks.host_port)]

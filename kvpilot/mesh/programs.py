@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 import sysconfig
 from pathlib import Path
@@ -41,6 +42,11 @@ def envoy(bootstrap: Path, admin_address: Path) -> Program:
     # misc warns at every start that the usage filters are young; nobody can act on it.
     told = ("--log-level", "warning", "--component-log-level", "misc:error")
     return Program("envoy", (binary, *files, *manner, *told))
+
+
+def environment() -> dict[str, str]:
+    """The whole environment for a Python of ours that no supervisor starts."""
+    return {**os.environ, **_own_packages()}
 
 
 def _own_packages() -> dict[str, str]:

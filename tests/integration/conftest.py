@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import os
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 
 MODEL = "llama-3.1-8b"
 SPEED = 20.0
+TRANSPORT = os.environ.get("KVPILOT_TEST_TRANSPORT", "grpc")
+"""Of the picker: all that is shown here holds with `http2`, too."""
 KV_TOKENS = 4_000_000  # room for a prompt of 5 MB, which is 1.3 M tokens
 
 
@@ -52,7 +55,8 @@ async def running_mesh(data: dict[str, Any] | None = None, **changes: Any) -> As
     """A mesh that is ready, on free ports; `changes` are top-level settings."""
     chosen = copy.deepcopy(data or FLEET)
     chosen |= {"listen": free_address(), "picker_metrics": free_address()}
-    chosen["picker"] = {"silence_seconds": 4}  # what nobody reports is over soon enough for a test
+    # What nobody reports is over soon enough for a test.
+    chosen["picker"] = {"silence_seconds": 4, "transport": TRANSPORT}
     chosen |= changes
     said: list[str] = []
     made = LocalMesh(settings_file.parse(chosen, "test"), source="test", announce=said.append)
