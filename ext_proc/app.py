@@ -120,6 +120,7 @@ async def run(settings: Settings, source: str, stop: asyncio.Event) -> None:
         mode=asked.mode,
         body_max=settings.envoy.buffer_bytes,
         test_headers=asked.test_headers,
+        authorities=asked.pool_authorities,
     )
     service = PickerService(steerer, picker, room, metrics, watchdog, reporter, tenants, gateways)
     health = HealthService(watchdog)

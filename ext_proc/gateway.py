@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import asyncio
 import time
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from ext_proc import opening
 from ext_proc.duplex import DuplexStream, Rules
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from ext_proc.admission.refusal import Refusal
     from ext_proc.duplex import Decider
     from ext_proc.metrics import PickerMetrics
@@ -60,9 +63,11 @@ class Gateways:
         mode: Mode = "auto",
         body_max: int = 8 << 20,
         test_headers: bool = False,
+        authorities: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
         """`mode` auto: who announces FULL_DUPLEX_STREAMED is a gateway; always: everybody is, since older
-        ones announce nothing. `body_max`: bytes of a body that are gathered."""
+        ones announce nothing. `body_max`: bytes of a body that are gathered. `authorities`: clusters by the
+        name that gateways ask for, with a port or without."""
         self._decider = decider
         self._picker = picker
         self._room = room
@@ -72,6 +77,7 @@ class Gateways:
         self._mode = mode
         self._body_max = body_max
         self._test_headers = test_headers
+        self._authorities = authorities
         self._open: set[DuplexStream] = set()
 
     def __len__(self) -> int:
@@ -92,6 +98,7 @@ class Gateways:
 
     async def process(self, first: bytes, context: Any, port: str, host: Host) -> None:
         """One exchange, on `port`'s cluster. `context` reads and writes messages."""
+        port = port or (self._asked_for(context) if self._authorities else "")
         rules = Rules(self._pools, port, self._body_max, self._test_headers)
         stream = DuplexStream(self._decider, self._picker, rules)
         began = time.monotonic()
@@ -114,6 +121,11 @@ class Gateways:
             host.picks.dropped(stream)
             self._open.discard(stream)
             self._close(stream, began, host)
+
+    def _asked_for(self, context: Any) -> str:
+        """The cluster that the call's authority is for; '' for none, or where none is shown."""
+        authority = dict(context.invocation_metadata()).get(":authority", "")
+        return self._authorities.get(authority) or self._authorities.get(authority.rpartition(":")[0], "")
 
     def _close(self, stream: DuplexStream, began: float, host: Host) -> None:
         if stream.refused is not None:

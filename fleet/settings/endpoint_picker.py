@@ -22,6 +22,12 @@ class EndpointPickerSettings(Section):
         max_length=1000,
         description="further addresses to listen on, one per pool, each with its cluster as in model/version",
     )
+    pool_authorities: dict[str, str] = Field(
+        {},
+        max_length=1000,
+        description="clusters by the gRPC :authority that gateways ask for, as in pool-a.llm.svc; for"
+        " transports that show it",
+    )
     health_address: ServerAddress | None = Field(None, description="answer gRPC health checks here, too")
     test_headers: bool = Field(
         False, description="obey the conformance tests' request header, and tell clients who serves"

@@ -117,10 +117,11 @@ def _check_addresses(settings: Settings) -> None:
 def _check_pools(settings: Settings) -> None:
     """What gateways ask for by an address is there."""
     clusters = {cluster_name(model.name, version.name) for model, version, _ in settings.pools()}
-    for address, cluster in settings.endpoint_picker.pool_addresses.items():
-        if cluster not in clusters:
-            field = f"endpoint_picker.pool_addresses.{address}"
-            raise checks.mistake(field, cluster, f"one of {', '.join(sorted(clusters))}")
+    for field in ("pool_addresses", "pool_authorities"):
+        for name, cluster in getattr(settings.endpoint_picker, field).items():
+            if cluster not in clusters:
+                need = f"one of {', '.join(sorted(clusters))}"
+                raise checks.mistake(f"endpoint_picker.{field}.{name}", cluster, need)
 
 
 def _grpc_field(pool: PoolSettings) -> str:

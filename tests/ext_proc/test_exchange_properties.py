@@ -96,8 +96,8 @@ class ScriptedEnvoy:
         self._script = list(script)
         self._steps = breaks_at
         self.read_messages = 0
-        self.written: list[bytes] = []
-        self.sent: list[bytes] = []  # those, and one that was broken off: it may have arrived
+        self.offered: list[bytes] = []  # of which the last one may not have come,
+        self.written: list[bytes] = []  # and these have
 
     async def read(self) -> object:
         self._step()
@@ -107,9 +107,9 @@ class ScriptedEnvoy:
         return self._script.pop(0)
 
     async def write(self, data: bytes) -> None:
-        self.sent.append(data)
-        self._step()
         assert isinstance(data, bytes)
+        self.offered.append(data)
+        self._step()
         self.written.append(data)
 
     def _step(self) -> None:
@@ -138,10 +138,10 @@ async def exchange(script: Sequence[bytes], breaks_at: int, *, full: bool, goes:
     assert len(site.gateways) == 0
     if filler is not None:
         site.picker.cancel(filler.id, time.monotonic())
-    told = [pb.ProcessingResponse.FromString(data).dynamic_metadata for data in envoy.sent]
+    told = [pb.ProcessingResponse.FromString(data).dynamic_metadata for data in envoy.offered]
     placed = {metadata["kvpilot"]["pick_id"] for metadata in told if "kvpilot" in metadata}
     for id_ in placed:
-        site.picker.cancel(id_, time.monotonic())  # as the access log would
+        site.picker.cancel(id_, time.monotonic())  # as the access log or its silence would
     assert site.picker.in_flight == 0
     return envoy
 

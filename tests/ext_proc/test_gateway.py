@@ -38,7 +38,7 @@ CHAT = b'{"messages": [{"role": "user", "content": "hi"}]}'
 
 
 class Site:
-    def __init__(self, mode: Any = "auto") -> None:
+    def __init__(self, mode: Any = "auto", **more: Any) -> None:
         versions = tuple(
             Version(name, 1, (Endpoint(address, "m", name, "p", Hardware("H100-80GB")),))
             for name, address in ADDRESSES.items()
@@ -49,7 +49,14 @@ class Site:
         self.room = WaitingRoom(self.picker, 60, 8)
         steerer = Steerer(settings, fleet, PrefixHasher(b"k", 256), self.picker, self.room)
         self.gateways = Gateways(
-            steerer, self.picker, self.room, Reporter(self.metrics), self.metrics, Pools(fleet), mode=mode
+            steerer,
+            self.picker,
+            self.room,
+            Reporter(self.metrics),
+            self.metrics,
+            Pools(fleet),
+            mode=mode,
+            **more,
         )
         self.service = PickerService(steerer, self.picker, self.room, self.metrics, gateways=self.gateways)
 
@@ -168,4 +175,40 @@ async def test_counts_whether_the_gateway_obeyed(served: str, by: str) -> None:
         while await made.read() is not grpc.aio.EOF:
             pass
     assert site.metrics.served.labels(by)._value.get() == 1
+    assert site.picker.in_flight == 0
+
+
+class NamedCall:
+    """A call whose transport shows what the gateway asked for."""
+
+    def __init__(self, authority: str | None) -> None:
+        self._authority = authority
+        self._messages: list[object] = [body("request", CHAT, end=True)]
+        self.written: list[bytes] = []
+
+    def invocation_metadata(self) -> tuple[tuple[str, str], ...]:
+        return () if self._authority is None else ((":authority", self._authority),)
+
+    async def read(self) -> object:
+        return self._messages.pop() if self._messages else grpc.aio.EOF
+
+    async def write(self, data: bytes) -> None:
+        self.written.append(data)
+
+
+@pytest.mark.parametrize(
+    ("authority", "expected"),
+    [("pool-a.llm.svc:9002", "a"), ("pool-b", "b"), ("pool-b:1", "b"), ("other", None), (None, None)],
+)
+async def test_the_name_that_a_gateway_asks_for_says_which_pool_is_meant(
+    authority: str | None, expected: str | None
+) -> None:
+    site = Site(authorities={"pool-a.llm.svc": "m/a", "pool-b": "m/b"})
+    call = NamedCall(authority)
+    await site.gateways.process(request_headers(), call, "", site.service)
+    first = pb.ProcessingResponse.FromString(call.written[0])
+    if expected is None:
+        assert first.immediate_response.status.code == 503
+    else:
+        assert picked(first) == ADDRESSES[expected]
     assert site.picker.in_flight == 0

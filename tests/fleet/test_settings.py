@@ -9,6 +9,7 @@ from pydantic import BaseModel
 from fleet import settings
 from fleet.errors import ConfigError
 from fleet.settings_file import parse
+from tests.support import one_pool_settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -303,3 +304,20 @@ def test_spans_go_to_an_http_url_or_nowhere(url: str) -> None:
 @pytest.mark.parametrize("url", ["collector:4318", "file:///etc/passwd", "http://", "http://a\nb/"])
 def test_spans_go_nowhere_else(url: str) -> None:
     assert "picker.tracing" in refusal(changed("picker", {"tracing": url}))
+
+
+@pytest.mark.parametrize("field", ["pool_addresses", "pool_authorities"])
+def test_a_gateways_pool_is_one_of_the_clusters(field: str) -> None:
+    asked = one_pool_settings(endpoint_picker={field: {"10.0.0.9:9002": "m/v"}}).endpoint_picker
+    assert getattr(asked, field) == {"10.0.0.9:9002": "m/v"}
+    with pytest.raises(ConfigError, match=r"endpoint_picker\.pool_.*m/other.*one of m/v"):
+        one_pool_settings(endpoint_picker={field: {"10.0.0.9:9002": "m/other"}})
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [{"pool_addresses": {"127.0.0.1:18001": "m/v"}}, {"health_address": "127.0.0.1:18001"}],
+)
+def test_gateways_ask_at_addresses_of_their_own(asked: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match="an address that picker_address does not have"):
+        one_pool_settings(endpoint_picker=asked)
