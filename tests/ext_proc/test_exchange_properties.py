@@ -106,9 +106,9 @@ class ScriptedEnvoy:
         return self._script.pop(0)
 
     async def write(self, data: bytes) -> None:
-        self._step()
         assert isinstance(data, bytes)
-        self.written.append(data)
+        self.written.append(data)  # and if it ends the exchange now, that may be because it has this
+        self._step()
 
     def _step(self) -> None:
         self._steps -= 1
