@@ -9,22 +9,30 @@ from typing import TYPE_CHECKING
 
 from ext_proc.metrics import PickerMetrics
 from ext_proc.picker import Picker
+from ext_proc.replication.presence import fingerprint
+from ext_proc.replication.replication import Replication
 from ext_proc.server import PickerService, serve_picker
 from ext_proc.steer import Steerer
 from ext_proc.view import View
 from ext_proc.waiting import WaitingRoom
-from fleet.errors import ConfigError
+from fleet.errors import ConfigError, KvpilotError
 from fleet.names import LOG_FLUSH_SECONDS
 from fleet.outage import StoreOutage
 from fleet.prefix import PrefixHasher
 from fleet.process import metrics_page
 from fleet.store.redis import RedisStore
+from fleet.store.redis_streams import RedisStreams
 
 if TYPE_CHECKING:
     from fleet.settings import Settings
 
 NEWS_WAY_SECONDS = 0.05
 """What a log entry's way from Envoy to the picker takes on a busy machine, once it was sent."""
+
+REPLICA_LAG_SECONDS = 0.02
+"""From another replica's news to our hearing of it: the log entry may arrive anywhere."""
+
+NEWS_SECONDS = LOG_FLUSH_SECONDS + NEWS_WAY_SECONDS + REPLICA_LAG_SECONDS
 
 log = logging.getLogger(__name__)
 
@@ -58,28 +66,36 @@ async def run(settings: Settings, source: str, stop: asyncio.Event) -> None:
         settings.picker,
         fleet.endpoints.values(),
         seed=secrets.randbits(128),
-        news_delay=settings.envoy.log_interval_seconds + LOG_FLUSH_SECONDS + NEWS_WAY_SECONDS,
+        news_delay=settings.envoy.log_interval_seconds + NEWS_SECONDS,
         stale_after=settings.collect.stale_after_seconds,
         name=secrets.token_hex(8),
     )
     room = WaitingRoom(picker, settings.picker.hold_seconds, settings.picker.held_max)
     steerer = Steerer(settings.picker, fleet, PrefixHasher(key, settings.picker.block_bytes), picker, room)
-    service = PickerService(steerer, picker, room, metrics)
-    store = RedisStore(settings.redis_url)
+    store, streams = RedisStore(settings.redis_url), RedisStreams(settings.redis_url)
+    hashes_like = fingerprint(key, settings.picker.block_bytes)
+    replication = Replication(fleet, picker, room, streams, hashes_like, metrics.registry, outage)
+    service = PickerService(steerer, picker, room, metrics, replication.parking)
     try:
         async with (
             metrics_page(metrics.registry, "picker_metrics", settings.picker_metrics),
-            serve_picker(service, settings.picker_address, settings.envoy.buffer_bytes),
             asyncio.TaskGroup() as tasks,
         ):
-            log.info("picking among %d endpoints on %s", len(fleet.endpoints), settings.picker_address)
-            view = View(fleet, picker, store, metrics, outage)
-            running = (
-                tasks.create_task(view.run(settings.collect.interval_seconds)),
-                tasks.create_task(service.dispatch()),
-            )
-            await stop.wait()
+            exchange = tasks.create_task(replication.run())
+            await replication.ready.wait()  # what it learns from the others comes first
+            async with serve_picker(service, settings.picker_address, settings.envoy.buffer_bytes):
+                log.info("picking among %d endpoints on %s", len(fleet.endpoints), settings.picker_address)
+                view = View(fleet, picker, store, metrics, outage)
+                running = (
+                    exchange,
+                    tasks.create_task(view.run(settings.collect.interval_seconds)),
+                    tasks.create_task(service.dispatch()),
+                )
+                await stop.wait()
             for task in running:
                 task.cancel()
+    except* KvpilotError as errors:
+        raise errors.exceptions[0] from None
     finally:
         await store.close()
+        await streams.close()

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from ext_proc.choice import Considered, order
 from ext_proc.decision import Decision
 from ext_proc.endpoint import EndpointState
-from ext_proc.events import Began, BlocksRemoved, BlocksStored, Cancelled, Ended, Moved, Placed
+from ext_proc.events import Began, BlocksRemoved, BlocksStored, Cancelled, Ended, Moved, Placed, Standing
 from ext_proc.in_flight import InFlight
 from ext_proc.outputs import OutputHistory
 from ext_proc.pick_id import PickIds
@@ -25,7 +25,7 @@ from fleet.cost_model import CostModel
 from fleet.index import PrefixIndex
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from ext_proc.events import RoutingEvent
     from ext_proc.price import Candidate
@@ -38,11 +38,23 @@ LOST = 10.0
 """Silences after which another replica's request is over: longer than nearly all answers take."""
 
 
+TOLD_PER_SILENCE = 3
+"""Times in each `silence_seconds` that the others hear of a running request: one may get lost."""
+
+
+def _nobody_listens(_address: str, _event: RoutingEvent) -> None:
+    pass
+
+
 _NOTHING: Mapping[str, float] = MappingProxyType({})
 
 
 class Picker:
-    """Places requests on endpoints and learns from what becomes of them."""
+    """Places requests on endpoints and learns from what becomes of them.
+
+    `tell` is called with all that this replica placed or learned by itself, and the endpoint it is about: for
+    the others. What came by `apply` is not told again.
+    """
 
     def __init__(
         self,
@@ -69,6 +81,7 @@ class Picker:
         self._outputs = OutputHistory(settings.expected_output_tokens)
         self._in_flight = InFlight(self._endpoints, self._index, self._sessions, self._outputs)
         self.replicas = Replicas(name)
+        self.tell: Callable[[str, RoutingEvent], None] = _nobody_listens
         self._random = random.Random(seed)
         self._ids = PickIds(seed)
 
@@ -123,6 +136,7 @@ class Picker:
             replica=self.replicas.name,
         )
         self._in_flight.place(placed, now)
+        self.tell(placed.endpoints[0], placed)
         return Decision(
             placed.id, placed.endpoints, best.ttft, best.matched_tokens, tuple(candidates), why, placed
         )
@@ -139,14 +153,15 @@ class Picker:
             case Began():
                 self._in_flight.first_token(event.id, event.at)
             case Moved():
-                self.running(event.id, event.at, endpoint=event.endpoint, attempts=event.attempts)
+                self._in_flight.running(event.id, event.at, event.endpoint, event.attempts)
             case Ended():
                 self._in_flight.finish(event)
             case Cancelled():
                 self._in_flight.cancel(event.id, event.at)
+            case Standing():
+                self._in_flight.keep_only(event, now)
             case BlocksStored():
-                if event.address in self._endpoints:
-                    self._index.insert(event.address, event.blocks)
+                self._store(event)
             case BlocksRemoved():
                 self._forget(event)
 
@@ -159,14 +174,21 @@ class Picker:
 
         False if no such request is outstanding.
         """
+        often = self._settings.silence_seconds / TOLD_PER_SILENCE
+        if self._in_flight.worth_telling(id_, endpoint, attempts, now, often):
+            self.tell(self._in_flight.address(id_), Moved(id_, now, endpoint, attempts))
         return self._in_flight.running(id_, now, endpoint, attempts)
 
     def cancel(self, id_: str, now: float) -> None:
         """Nobody heard of the decision: the request will not come."""
+        if id_ in self._in_flight:
+            self.tell(self._in_flight.address(id_), Cancelled(id_, now))
         self._in_flight.cancel(id_, now)
 
     def first_token(self, id_: str, at: float) -> bool:
         """The request's first token came at `at`. False if no such request is outstanding."""
+        if self._in_flight.awaits_first_token(id_):
+            self.tell(self._in_flight.address(id_), Began(id_, at))
         return self._in_flight.first_token(id_, at)
 
     def finish(
@@ -188,19 +210,26 @@ class Picker:
         of the endpoint. Token counts are the engine's own, where it told, `decode_seconds` the time from
         first to last token. False if no such request is outstanding: then nothing is believed of it.
         """
-        return self._in_flight.finish(
-            Ended(
-                id_,
-                now,
-                endpoint,
-                failed,
-                answered,
-                decode_seconds,
-                output_tokens,
-                prompt_tokens,
-                cached_tokens,
-            )
+        ended = Ended(
+            id_,
+            now,
+            endpoint,
+            failed,
+            answered,
+            decode_seconds,
+            output_tokens,
+            prompt_tokens,
+            cached_tokens,
         )
+        address = self._in_flight.address(id_)
+        known = self._in_flight.finish(ended)
+        if known:
+            self.tell(address, ended)
+        return known
+
+    def outstanding(self, replica: str | None = None) -> list[Placed | Began]:
+        """Requests under way, as another replica has to hear of them; of one replica, or of all."""
+        return self._in_flight.outstanding(replica)
 
     def observe(self, address: str, load: Load, now: float) -> None:
         """One scrape of an endpoint."""
@@ -238,8 +267,12 @@ class Picker:
         self.replicas.expire(now)
         silence = self._settings.silence_seconds
         silent = self._in_flight.silent_since(now - silence, now - LOST * silence, self.replicas.present)
+        own = set(self._in_flight.of_replica(self.replicas.name)) if silent else ()
         for id_ in silent:
-            self.cancel(id_, now)
+            if id_ in own:
+                self.cancel(id_, now)
+            else:  # whoever still hears of it, let them: it is not ours to declare over
+                self._in_flight.cancel(id_, now)
         self._sessions.expire(now - self._settings.session_ttl_seconds)
         for state in self._endpoints.values():
             state.rates.settle(now)
@@ -286,9 +319,14 @@ class Picker:
     def _follow(self, event: Placed, now: float) -> None:
         if event.replica == self.replicas.name:
             return  # our own, come back: known, or over already
-        self.replicas.heard(event.replica, event.at, now)
+        if not event.again:
+            self.replicas.heard(event.replica, event.at, now)
         if event.endpoints[0] in self._endpoints and event.id not in self._in_flight:
             self._in_flight.place(event, now)
+
+    def _store(self, event: BlocksStored) -> None:
+        if event.address in self._endpoints:
+            self._index.insert(event.address, event.blocks)
 
     def _forget(self, event: BlocksRemoved) -> None:
         if event.address not in self._endpoints:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from ext_proc.metrics import PickerMetrics
     from ext_proc.picker import Picker
+    from ext_proc.replication.parking import Parking
     from ext_proc.steer import Steerer
     from ext_proc.waiting import Held, WaitingRoom
 
@@ -43,7 +44,16 @@ STOP_GRACE_SECONDS = 0.5
 class PickerService:
     """What Envoy calls."""
 
-    def __init__(self, steerer: Steerer, picker: Picker, room: WaitingRoom, metrics: PickerMetrics) -> None:
+    def __init__(
+        self,
+        steerer: Steerer,
+        picker: Picker,
+        room: WaitingRoom,
+        metrics: PickerMetrics,
+        parking: Parking | None = None,
+    ) -> None:
+        """`parking` keeps log entries about picks that another replica may have made."""
+        self._parking = parking
         self._steerer = steerer
         self._picker = picker
         self._room = room
@@ -117,7 +127,9 @@ class PickerService:
             now = time.monotonic()
             for entry in completions.read(data):
                 known = completions.apply(entry, self._picker, now)
-                self._metrics.log_entries.labels("applied" if known else "dropped").inc()
+                parked = not known and self._parking is not None and self._parking.park(entry, now)
+                result = "applied" if known else "parked" if parked else "dropped"
+                self._metrics.log_entries.labels(result).inc()
         return b""
 
 
