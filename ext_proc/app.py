@@ -15,6 +15,7 @@ from ext_proc.server import PickerService, serve_picker
 from ext_proc.steer import Steerer
 from ext_proc.view import View
 from ext_proc.waiting import WaitingRoom
+from fleet import address as addresses
 from fleet.errors import ConfigError, KvpilotError
 from fleet.names import LOG_FLUSH_SECONDS
 from fleet.outage import StoreOutage
@@ -56,9 +57,18 @@ def read_key(settings: Settings, source: str) -> bytes:
     return key
 
 
-async def run(settings: Settings, source: str, stop: asyncio.Event) -> None:
-    """Serve until `stop` is set. `source` names the settings file in errors. Raises KvpilotError."""
-    key = await asyncio.to_thread(read_key, settings, source)
+async def run(
+    settings: Settings, source: str, stop: asyncio.Event, worker: int = 0, key: bytes | None = None
+) -> None:
+    """Serve until `stop` is set. `source` names the settings file in errors. Raises KvpilotError.
+
+    As the `worker`th of several, whose `key` is that of all of them.
+    """
+    if key is None:
+        key = await asyncio.to_thread(read_key, settings, source)
+    address, page = addresses.of_worker(settings.picker_address, worker), settings.picker_metrics
+    if page is not None:
+        page = addresses.of_worker(page, worker)
     fleet = settings.fleet()
     metrics = PickerMetrics()
     outage = StoreOutage(metrics.registry, "kvpilot_picker")
@@ -78,13 +88,13 @@ async def run(settings: Settings, source: str, stop: asyncio.Event) -> None:
     service = PickerService(steerer, picker, room, metrics, replication.parking)
     try:
         async with (
-            metrics_page(metrics.registry, "picker_metrics", settings.picker_metrics),
+            metrics_page(metrics.registry, "picker_metrics", page),
             asyncio.TaskGroup() as tasks,
         ):
             exchange = tasks.create_task(replication.run())
             await replication.ready.wait()  # what it learns from the others comes first
-            async with serve_picker(service, settings.picker_address, settings.envoy.buffer_bytes):
-                log.info("picking among %d endpoints on %s", len(fleet.endpoints), settings.picker_address)
+            async with serve_picker(service, address, settings.envoy.buffer_bytes):
+                log.info("picking among %d endpoints on %s", len(fleet.endpoints), address)
                 view = View(fleet, picker, store, metrics, outage)
                 running = (
                     exchange,

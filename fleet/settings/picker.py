@@ -46,6 +46,13 @@ class PickerSettings(Section):
         " every request is sent at once",
     )
     held_max: int = Field(1024, ge=1, le=65_536, description="requests held at once; more go at once")
+    workers: int = Field(
+        1,
+        ge=1,
+        le=64,
+        description="picker processes on this machine, each at an address of its own: one port, or `.n`,"
+        " further than the one before",
+    )
     key_file: Path | None = Field(None, description="secret that seeds the hashes; shared by all replicas")
     session_headers: tuple[HeaderName, ...] = Field(
         ("x-session-id", "x-conversation-id", "x-correlation-id", "mcp-session-id"),

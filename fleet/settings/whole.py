@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field, model_validator
 
+from fleet import address as addresses
 from fleet import checks
 from fleet.model import Endpoint, Fleet, Model, Version
 from fleet.settings.models import ModelSettings, PoolSettings, VersionSettings
@@ -13,6 +14,9 @@ from fleet.settings.servers import CollectSettings, EnvoySettings, WeightSetting
 
 NEWS_TO_SILENCE = 4
 """Intervals of Envoy's log that a request must be missing from before it may count as over."""
+
+
+PORT_MAX = 65535
 
 
 class Settings(Section):
@@ -85,10 +89,22 @@ def _check_names(settings: Settings) -> None:
             checks.distinct_names(f"{within}.{version.name}.pools", [pool.name for pool in version.pools])
 
 
+def _of_worker(settings: Settings, field: str, number: int) -> str:
+    found = addresses.of_worker(getattr(settings, field), number)
+    if addresses.unix_path(found) is None and addresses.split(found)[1] > PORT_MAX:
+        raise checks.mistake(field, getattr(settings, field), f"room for {settings.picker.workers} ports")
+    return found
+
+
 def _check_addresses(settings: Settings) -> None:
     """Two servers cannot listen on one address, and an address says which endpoint a record is of."""
     fields = ("listen", "xds_address", "picker_address", "xds_metrics", "picker_metrics")
+    workers = [
+        field for field in ("picker_address", "picker_metrics") if getattr(settings, field) is not None
+    ]
     places = [(field, getattr(settings, field)) for field in fields if getattr(settings, field) is not None]
+    for number in range(1, settings.picker.workers):
+        places += [(f"{field} of worker {number}", _of_worker(settings, field, number)) for field in workers]
     for model, version, pool in settings.pools():
         named = {f"endpoints.{n}": address for n, address in enumerate(pool.endpoints)}
         places += [(pool_field(model, version, pool, field), named[field]) for field in named]

@@ -9,6 +9,7 @@ from pydantic import BaseModel
 from fleet import settings
 from fleet.errors import ConfigError
 from fleet.settings_file import parse
+from tests.support import one_pool_settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -226,3 +227,12 @@ def test_a_request_is_silent_only_after_four_reports_that_leave_it_out() -> None
 def test_says_where_a_field_of_a_pool_stands() -> None:
     made = parse(GOOD, "f")
     assert settings.pool_field(*made.pools()[1], "gpu") == "models.llama.versions.canary.pools.l4.gpu"
+
+
+def test_every_worker_needs_an_address_that_nobody_else_has() -> None:
+    workers = {"workers": 3}
+    with pytest.raises(ConfigError, match="picker_metrics"):
+        one_pool_settings(picker=workers, picker_address="127.0.0.1:18001", picker_metrics="127.0.0.1:18003")
+    with pytest.raises(ConfigError, match="room for 3 ports"):
+        one_pool_settings(picker=workers, picker_address="127.0.0.1:65534")
+    one_pool_settings(picker=workers, picker_address="127.0.0.1:65533")
