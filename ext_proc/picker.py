@@ -262,6 +262,29 @@ class Picker:
         if state is not None:
             state.rates.believe(prefill, certain=certain)
 
+    def capacity(self, address: str) -> int:
+        """Blocks that a known endpoint is believed to have room for."""
+        return self._index.capacity(address)
+
+    def dump_blocks(self, address: str) -> bytes:
+        """What a known endpoint is believed to hold, for `load_blocks`."""
+        return self._index.dump(address)
+
+    def load_blocks(self, address: str, packed: bytes, capacity: int) -> None:
+        """Believe what another picker believed of a known endpoint."""
+        self._index.resize(address, capacity)
+        self._index.load(address, packed)
+
+    def dump_sessions(self) -> list[tuple[str, tuple[str, float]]]:
+        """Every session with its endpoint and when it was last heard of."""
+        return self._sessions.dump()
+
+    def load_sessions(self, sessions: Iterable[tuple[str, str, float]], ahead: float) -> None:
+        """Remember sessions, longest idle first; their times are on a clock so many seconds `ahead`."""
+        for session, address, at in sessions:
+            if address in self._endpoints:
+                self._sessions.remember(session, address, at - ahead)
+
     def expire(self, now: float) -> int:
         """Give up requests that the log no longer speaks of, and idle sessions; how many requests."""
         self.replicas.expire(now)

@@ -106,6 +106,25 @@ class PrefixIndex:
         for block in self._recency[address].pop_all():
             self._release(bit, block)
 
+    def capacity(self, address: str) -> int:
+        """Blocks that `address` has room for."""
+        return self._recency[address].capacity
+
+    def dump(self, address: str) -> bytes:
+        """The blocks that `address` is believed to hold as unsigned 64-bit numbers of this machine's order
+        of bytes, least recently used first."""
+        return self._recency[address].in_order()
+
+    def load(self, address: str, packed: bytes) -> None:
+        """Believe that `address` holds what was dumped, and that it was used after all it holds so far."""
+        blocks = array("Q")
+        blocks.frombytes(packed[: len(packed) // 8 * 8])
+        recency = self._recency[address]
+        used = blocks[-recency.capacity :]
+        _, known = self._hold(self._bit[address], used)
+        recency.use(used, known)
+        self._evict(address)
+
     def holds(self, address: str) -> int:
         """Blocks that `address` is believed to hold."""
         return self._recency[address].held
@@ -203,6 +222,11 @@ class _Recency:
             del log[:first]
             self._first = 0
         return popped
+
+    def in_order(self) -> bytes:
+        """Every block, packed, least recently used first."""
+        self._clean()
+        return self._log.tobytes()
 
     def pop_all(self) -> array[int]:
         """Forget every block, and name them, least recently used first."""

@@ -482,17 +482,16 @@ class CopyRecord(_message.Message):
     FINGERPRINT_FIELD_NUMBER: _builtins.int
     CURSOR_FIELD_NUMBER: _builtins.int
     ENDPOINTS_FIELD_NUMBER: _builtins.int
-    SESSIONS_FIELD_NUMBER: _builtins.int
+    SESSION_CHUNKS_FIELD_NUMBER: _builtins.int
     OUTSTANDING_FIELD_NUMBER: _builtins.int
     version: _builtins.int
     at: _builtins.float
     fingerprint: _builtins.bytes
     cursor: _builtins.str
     """of the model's stream: what came later is not in the copy"""
+    session_chunks: _builtins.int
     @_builtins.property
     def endpoints(self) -> _containers.RepeatedCompositeFieldContainer[Global___EndpointCopy]: ...
-    @_builtins.property
-    def sessions(self) -> _containers.RepeatedCompositeFieldContainer[Global___SessionCopy]: ...
     @_builtins.property
     def outstanding(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
         """event batches"""
@@ -505,16 +504,38 @@ class CopyRecord(_message.Message):
         fingerprint: _builtins.bytes = ...,
         cursor: _builtins.str = ...,
         endpoints: _abc.Iterable[Global___EndpointCopy] | None = ...,
-        sessions: _abc.Iterable[Global___SessionCopy] | None = ...,
+        session_chunks: _builtins.int = ...,
         outstanding: _abc.Iterable[_builtins.bytes] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["at", b"at", "cursor", b"cursor", "endpoints", b"endpoints", "fingerprint", b"fingerprint", "outstanding", b"outstanding", "sessions", b"sessions", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["at", b"at", "cursor", b"cursor", "endpoints", b"endpoints", "fingerprint", b"fingerprint", "outstanding", b"outstanding", "session_chunks", b"session_chunks", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___CopyRecord: _TypeAlias = CopyRecord  # noqa: Y015
+
+@_typing.final
+class SessionsCopy(_message.Message):
+    """A chunk of the sessions that a copy holds."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SESSIONS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def sessions(self) -> _containers.RepeatedCompositeFieldContainer[Global___SessionCopy]: ...
+    def __init__(
+        self,
+        *,
+        sessions: _abc.Iterable[Global___SessionCopy] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["sessions", b"sessions"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SessionsCopy: _TypeAlias = SessionsCopy  # noqa: Y015
 
 @_typing.final
 class EndpointCopy(_message.Message):

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ext_proc import completions
-from ext_proc.events import Asked, Cancelled, Ended, Left, Placed, Waits
+from ext_proc.events import Asked, Began, Cancelled, Ended, Left, Placed, Waits
 
 if TYPE_CHECKING:
     from ext_proc.events import RoutingEvent, SharedEvent
@@ -76,6 +76,12 @@ class Hearing:
                     lags.append(now - event.at)
         heard.lags = tuple(lags)
         return heard
+
+    def take_over(self, batch: Batch, now: float) -> None:
+        """What a copy says of one replica's requests; its batches go on from any number."""
+        for event in batch.events:
+            if isinstance(event, Placed | Began):
+                self._apply(event, now)
 
     def _apply(self, event: RoutingEvent, now: float) -> None:
         if isinstance(event, Placed):

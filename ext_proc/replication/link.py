@@ -77,7 +77,7 @@ class Link:
         self._hearing = hearing
         self._outstanding = outstanding
         self._metrics = metrics
-        self._outage = outage
+        self.outage = outage
         self._monotonic = monotonic
         self._since: float | None = None  # on the store's clock
         self._number = 0  # of batches made
@@ -167,6 +167,14 @@ class Link:
                 continue
             self._hear(batch)
 
+    def take_over(self, data: bytes) -> None:
+        """Apply what a copy says is outstanding of one replica."""
+        try:
+            batch = wire.decode(data, self.clock.offset or 0.0)
+        except RecordError:
+            return
+        self._hearing.take_over(batch, self._monotonic())
+
     def resync(self, reason: str) -> None:
         """News was missed: ask the others what is outstanding."""
         self._metrics.resyncs.labels(reason).inc()
@@ -233,7 +241,7 @@ class Link:
 
     async def _pulse(self) -> None:
         while True:
-            with self._outage.tolerated():
+            with self.outage.tolerated():
                 await self.beat()
                 if self.strangers:
                     _log.error("%s: other replicas have another picker.key_file or block_bytes", self.model)
@@ -272,7 +280,7 @@ class Link:
 
     async def _published(self, data: bytes) -> bool:
         ids = []  # of what was appended
-        with self._outage.tolerated():
+        with self.outage.tolerated():
             ids.append(await self._streams.append(self.model, self.name, data))
         return bool(ids)
 
@@ -285,7 +293,7 @@ class Link:
     async def _heard_some(self) -> bool:
         """Wait for news, for a while; whether the store answered."""
         answers = []
-        with self._outage.tolerated():
+        with self.outage.tolerated():
             news = await self._streams.read(self.model, self.cursor, READ_WAIT_SECONDS, READ_ENTRIES)
             answers.append(news)
         for news in answers:

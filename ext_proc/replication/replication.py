@@ -11,6 +11,7 @@ from ext_proc.replication.hearing import Hearing
 from ext_proc.replication.link import Link
 from ext_proc.replication.metrics import ReplicationMetrics
 from ext_proc.replication.parking import Parking
+from ext_proc.replication.warm_start import WarmStart
 from fleet.errors import StartError
 
 if TYPE_CHECKING:
@@ -74,6 +75,16 @@ class Replication:
             )
             for model in fleet.models
         }
+        self._warm = {
+            name: WarmStart(
+                link,
+                picker,
+                streams,
+                fingerprint,
+                tuple(address for address, model in self._models.items() if model == name),
+            )
+            for name, link in self.links.items()
+        }
         picker.tell = self._tell
 
     async def run(self) -> None:
@@ -84,6 +95,7 @@ class Replication:
             async with asyncio.TaskGroup() as tasks:
                 for link in self.links.values():
                     tasks.create_task(link.run())
+                    tasks.create_task(self._warm[link.model].run())
                 tasks.create_task(self._tick())
         finally:
             for link in self.links.values():
@@ -116,6 +128,7 @@ class Replication:
                         f"another picker of {link.model} runs with another secret: replicas hash prompts"
                         " alike only with the same picker.key_file and picker.block_bytes, set for all"
                     )
+                await self._warm[link.model].load()
                 if link.others:
                     link.resync("joined")
 
