@@ -270,10 +270,11 @@ class Picker:
         """What a known endpoint is believed to hold, for `load_blocks`."""
         return self._index.dump(address)
 
-    def load_blocks(self, address: str, packed: bytes, capacity: int) -> None:
-        """Believe what another picker believed of a known endpoint."""
-        self._index.resize(address, capacity)
-        self._index.load(address, packed)
+    def load_blocks(self, dumps: Mapping[str, bytes], capacities: Mapping[str, int]) -> None:
+        """Believe what another picker believed of endpoints that are known here."""
+        for address in dumps:
+            self._index.resize(address, capacities[address])
+        self._index.load(dumps)
 
     def dump_sessions(self) -> list[tuple[str, tuple[str, float]]]:
         """Every session with its endpoint and when it was last heard of."""

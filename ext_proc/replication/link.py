@@ -76,7 +76,7 @@ class Link:
         self._streams = streams
         self._hearing = hearing
         self._outstanding = outstanding
-        self._metrics = metrics
+        self.metrics = metrics
         self.outage = outage
         self._monotonic = monotonic
         self._since: float | None = None  # on the store's clock
@@ -93,7 +93,7 @@ class Link:
         dropped = self.outbox.dropped
         urgent = self.outbox.add(event, self._monotonic())
         if self.outbox.dropped > dropped:
-            self._metrics.dropped.labels("backlog").inc()
+            self.metrics.dropped.labels("backlog").inc()
         self._more.set()
         if urgent and self.others:
             self._urgent.set()
@@ -163,7 +163,7 @@ class Link:
             try:
                 batch = wire.decode(entry.data, self.clock.offset)
             except RecordError:
-                self._metrics.dropped.labels("unreadable").inc()
+                self.metrics.dropped.labels("unreadable").inc()
                 continue
             self._hear(batch)
 
@@ -177,7 +177,7 @@ class Link:
 
     def resync(self, reason: str) -> None:
         """News was missed: ask the others what is outstanding."""
-        self._metrics.resyncs.labels(reason).inc()
+        self.metrics.resyncs.labels(reason).inc()
         wait = self._asked_at + ASK_SECONDS - self._monotonic()
         if wait <= 0:
             _log.info("%s: missed news of other replicas (%s): asking them", self.model, reason)
@@ -191,13 +191,13 @@ class Link:
 
     def _hear(self, batch: wire.Batch) -> None:
         if batch.unreadable:
-            self._metrics.dropped.labels("unreadable").inc(batch.unreadable)
+            self.metrics.dropped.labels("unreadable").inc(batch.unreadable)
         heard = self._hearing.hear(batch, self._monotonic())
         if heard.again:
             return
-        self._metrics.count("heard", batch.events)
+        self.metrics.count("heard", batch.events)
         for lag in heard.lags:
-            self._metrics.lag.observe(lag)
+            self.metrics.lag.observe(lag)
         if heard.lost:
             self.resync("lost")
         if heard.asked:
@@ -230,8 +230,8 @@ class Link:
     def _set_others(self, others: tuple[str, ...]) -> None:
         came = set(others) - set(self.others)
         self.others = others
-        self._metrics.replicas.labels(self.model).set(1 + len(others))
-        self._metrics.backlog.labels(self.model).set(len(self.outbox))
+        self.metrics.replicas.labels(self.model).set(1 + len(others))
+        self.metrics.backlog.labels(self.model).set(len(self.outbox))
         if others:
             self._company.set()
         else:
@@ -269,7 +269,7 @@ class Link:
             events = self.outbox.take()
             self._number += 1
             self._pending = wire.encode(events, self.name, self._number, self.clock.offset)
-            self._metrics.count("sent", events)
+            self.metrics.count("sent", events)
         if not await self._published(self._pending):
             return False
         self._pending = None

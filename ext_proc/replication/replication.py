@@ -75,7 +75,7 @@ class Replication:
             )
             for model in fleet.models
         }
-        self._warm = {
+        self.warm_starts = {
             name: WarmStart(
                 link,
                 picker,
@@ -95,7 +95,7 @@ class Replication:
             async with asyncio.TaskGroup() as tasks:
                 for link in self.links.values():
                     tasks.create_task(link.run())
-                    tasks.create_task(self._warm[link.model].run())
+                    tasks.create_task(self.warm_starts[link.model].run())
                 tasks.create_task(self._tick())
         finally:
             for link in self.links.values():
@@ -128,7 +128,7 @@ class Replication:
                         f"another picker of {link.model} runs with another secret: replicas hash prompts"
                         " alike only with the same picker.key_file and picker.block_bytes, set for all"
                     )
-                await self._warm[link.model].load()
+                await self.warm_starts[link.model].load()
                 if link.others:
                     link.resync("joined")
 

@@ -60,13 +60,13 @@ class WarmStart:
             copy = None
         if copy is None or copy.fingerprint != self._fingerprint:
             return False
+        dumps: dict[str, bytes] = {}
         for address in self._addresses:
             if address in copy.chunks:
                 names = [copying.chunk_name(address, n) for n in range(copy.chunks[address])]
                 chunks = await self._streams.load(model, copy.cursor, names) if names else []
-                packed = b"".join(chunk for chunk in chunks if chunk)
-                self._picker.load_blocks(address, packed, copy.capacities[address])
-                await asyncio.sleep(0)
+                dumps[address] = b"".join(chunk for chunk in chunks if chunk)
+        self._picker.load_blocks(dumps, copy.capacities)
         names = [copying.chunk_name(_SESSIONS, n) for n in range(copy.session_chunks)]
         for chunk in await self._streams.load(model, copy.cursor, names) if names else ():
             self._picker.load_sessions(copying.decode_sessions(chunk or b""), self._link.clock.offset or 0.0)

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def warm(replica: Replica) -> WarmStart:
-    return replica.exchange._warm["m"]
+    return replica.exchange.warm_starts["m"]
 
 
 def beliefs(replica: Replica) -> dict[str, set[bytes]]:
