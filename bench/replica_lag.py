@@ -32,7 +32,7 @@ async def child(options: argparse.Namespace) -> None:
     """Place and listen; print what was seen."""
     replica = replica_pair.Replica(options.redis, options.endpoints, PickerSettings())
     lags: list[float] = []
-    replica.link.metrics.lag.observe = lags.append  # type: ignore[method-assign]
+    replica.link.metrics.lag.observe = lags.append  # type: ignore[assignment,method-assign]
     async with asyncio.TaskGroup() as tasks:
         running = tasks.create_task(replica.exchange.run())
         await replica.exchange.ready.wait()

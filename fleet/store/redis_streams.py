@@ -9,6 +9,7 @@ client's own cost of a command, and they are what each placement pays (docs/perf
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Any, cast
 
 from fleet.store.redis_client import TIMEOUT_SECONDS, connect, faults, without_password
@@ -116,22 +117,33 @@ class RedisStreams:
         """Close the connections."""
         own, self._own = self._own, {}
         for connection in own.values():
-            await self._client.connection_pool.release(connection)
+            await self._give_back(connection)
         await self._client.aclose()
 
     async def _ask(self, purpose: str, command: bytes, timeout: float) -> Any:
-        """Send and wait for the answer, over the connection kept for this purpose; a failure drops it."""
+        """Send and wait for the answer, over the connection kept for this purpose; a failure drops it.
+
+        The time limit is ours: redis-py's own makes a task of every command, which costs as much as all else.
+        """
         pool: Any = self._client.connection_pool
-        connection = self._own.pop(purpose, None) or await pool.get_connection()
+        connection = self._own.pop(purpose, None)
+        if connection is None:
+            connection = await pool.get_connection()
+            connection.socket_timeout = None
         try:
-            await connection.send_packed_command(command, check_health=False)
-            answer = await connection.read_response(timeout=timeout)
+            async with asyncio.timeout(timeout):
+                await connection.send_packed_command(command, check_health=False)
+                answer = await connection.read_response()
         except BaseException:
             await connection.disconnect(nowait=True)
-            await pool.release(connection)
+            await self._give_back(connection)
             raise
         self._own[purpose] = connection
         return answer
+
+    async def _give_back(self, connection: Any) -> None:
+        connection.socket_timeout = TIMEOUT_SECONDS
+        await self._client.connection_pool.release(connection)
 
 
 def packed(arguments: Iterable[bytes]) -> bytes:
