@@ -18,6 +18,7 @@ LOCKS = sorted((ROOT / "locks").glob("*.txt"))
 
 # Tests of parts working together, which mirror no one module.
 ACROSS_MODULES = {
+    "tests/ext_proc/replication/test_failover.py",  # real Sentinels
     "tests/ext_proc/test_picker_properties.py",  # what holds of the picker whatever happens
     "tests/fleet/store/test_stores.py",  # one contract, every store
     "tests/kvpilot/test_example.py",  # the annotated settings file

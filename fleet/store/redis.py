@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, cast
 
 from fleet.errors import RecordError
 from fleet.store import records
-from fleet.store.redis_client import connect, faults, without_password
+from fleet.store.redis_client import connect, disconnect, faults, without_password
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -68,7 +68,7 @@ class RedisStore:
 
     async def close(self) -> None:
         """Close the connections."""
-        await self._client.aclose()
+        await disconnect(self._client)
 
 
 def _key(model: str, kind: type) -> str:

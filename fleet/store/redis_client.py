@@ -70,6 +70,14 @@ def _behind_sentinels(url: str) -> redis.asyncio.Redis:
     return client
 
 
+async def disconnect(client: redis.asyncio.Redis) -> None:
+    """Close the client's connections, those to Sentinels too."""
+    await client.aclose()
+    watchers = getattr(client.connection_pool, "sentinel_manager", None)
+    for watcher in () if watchers is None else watchers.sentinels:
+        await watcher.aclose()
+
+
 @contextlib.contextmanager
 def faults(what: str) -> Iterator[None]:
     """redis-py's exceptions as StoreError; and a cancellation that it swallowed is still one.

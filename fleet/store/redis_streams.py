@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any, cast
 
-from fleet.store.redis_client import TIMEOUT_SECONDS, connect, faults, without_password
+from fleet.store.redis_client import TIMEOUT_SECONDS, connect, disconnect, faults, without_password
 from fleet.store.streams import START, STREAM_ENTRIES_MAX, Ends, Entry
 
 if TYPE_CHECKING:
@@ -118,7 +118,7 @@ class RedisStreams:
         own, self._own = self._own, {}
         for connection in own.values():
             await self._give_back(connection)
-        await self._client.aclose()
+        await disconnect(self._client)
 
     async def _ask(self, purpose: str, command: bytes, timeout: float) -> Any:
         """Send and wait for the answer, over the connection kept for this purpose; a failure drops it.
