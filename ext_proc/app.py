@@ -17,6 +17,8 @@ from ext_proc.loop_guard import guard_loop
 from ext_proc.metrics import PickerMetrics
 from ext_proc.picker import Picker
 from ext_proc.pools import Pools
+from ext_proc.replication.presence import fingerprint
+from ext_proc.replication.replication import Replication
 from ext_proc.reporter import Reporter
 from ext_proc.server import PICK_SECONDS, PickerService, serve_picker
 from ext_proc.steer import Steerer
@@ -25,12 +27,14 @@ from ext_proc.trust import Trust
 from ext_proc.view import View
 from ext_proc.waiting import WaitingRoom
 from ext_proc.watchdog import HANG_SHARE, Watchdog
-from fleet.errors import ConfigError
+from fleet import address as addresses
+from fleet.errors import ConfigError, KvpilotError
 from fleet.names import LOG_FLUSH_SECONDS
 from fleet.outage import StoreOutage
 from fleet.prefix import PrefixHasher
 from fleet.process import metrics_page
 from fleet.store.redis import RedisStore
+from fleet.store.redis_streams import RedisStreams
 
 if TYPE_CHECKING:
     from fleet.settings import Settings
@@ -41,6 +45,10 @@ NEWS_WAY_SECONDS = 0.05
 FIRST_STATE_SECONDS = 2.0
 """A picker that starts while the store is away serves after this all the same, with the settings' fleet and
 what its own requests teach it: better than weights that nobody keeps up to date."""
+REPLICA_LAG_SECONDS = 0.02
+"""From another replica's news to our hearing of it: the log entry may arrive anywhere."""
+
+NEWS_SECONDS = LOG_FLUSH_SECONDS + NEWS_WAY_SECONDS + REPLICA_LAG_SECONDS
 
 log = logging.getLogger(__name__)
 
@@ -64,8 +72,10 @@ def read_key(settings: Settings, source: str) -> bytes:
     return key
 
 
-async def become_ready(watchdog: Watchdog, view: View, seconds: float) -> None:
-    """The picker is ready once the fleet's state was read, or after so many `seconds` without it."""
+async def become_ready(watchdog: Watchdog, joined: asyncio.Event, view: View, seconds: float) -> None:
+    """The picker is ready once it has learned what it can from other replicas, and the fleet's state was
+    read, or after so many further `seconds` without it."""
+    await joined.wait()
     try:
         async with asyncio.timeout(seconds):
             await view.read.wait()
@@ -74,9 +84,25 @@ async def become_ready(watchdog: Watchdog, view: View, seconds: float) -> None:
     watchdog.ready = True
 
 
-async def run(settings: Settings, source: str, stop: asyncio.Event) -> None:
-    """Serve until `stop` is set. `source` names the settings file in errors. Raises KvpilotError."""
-    key = await asyncio.to_thread(read_key, settings, source)
+async def guarded(joined: asyncio.Event, seconds: float) -> None:
+    """Guard the event loop, once the copy that a new replica starts from is loaded: that is one long step."""
+    await joined.wait()
+    await guard_loop(seconds)
+
+
+async def run(
+    settings: Settings, source: str, stop: asyncio.Event, worker: int = 0, key: bytes | None = None
+) -> None:
+    """Serve until `stop` is set. `source` names the settings file in errors. Raises KvpilotError.
+
+    As the `worker`th of several, whose `key` is that of all of them. The first one alone serves what gateways
+    ask for at addresses of their own.
+    """
+    if key is None:
+        key = await asyncio.to_thread(read_key, settings, source)
+    address, page = addresses.of_worker(settings.picker_address, worker), settings.picker_metrics
+    if page is not None:
+        page = addresses.of_worker(page, worker)
     fleet = settings.fleet()
     metrics = PickerMetrics()
     outage = StoreOutage(metrics.registry, "kvpilot_picker")
@@ -84,7 +110,7 @@ async def run(settings: Settings, source: str, stop: asyncio.Event) -> None:
         settings.picker,
         fleet.endpoints.values(),
         seed=secrets.randbits(128),
-        news_delay=settings.envoy.log_interval_seconds + LOG_FLUSH_SECONDS + NEWS_WAY_SECONDS,
+        news_delay=settings.envoy.log_interval_seconds + NEWS_SECONDS,
         stale_after=settings.collect.stale_after_seconds,
         name=secrets.token_hex(8),
     )
@@ -122,38 +148,43 @@ async def run(settings: Settings, source: str, stop: asyncio.Event) -> None:
         test_headers=asked.test_headers,
         authorities=asked.pool_authorities,
     )
-    service = PickerService(steerer, picker, room, metrics, watchdog, reporter, tenants, gateways)
+    store, streams = RedisStore(settings.redis_url), RedisStreams(settings.redis_url)
+    hashes_like = fingerprint(key, settings.picker.block_bytes)
+    replication = Replication(fleet, picker, room, streams, hashes_like, metrics.registry, outage)
+    service = PickerService(
+        steerer, picker, room, metrics, watchdog, reporter, tenants, gateways, replication.parking
+    )
     health = HealthService(watchdog)
-    store = RedisStore(settings.redis_url)
     try:
         async with (
             metrics_page(
                 metrics.registry,
                 "picker_metrics",
-                settings.picker_metrics,
+                page,
                 [explain_page.route(steerer)],
                 2 * settings.envoy.buffer_bytes,  # base64, and headers
             ),
             serve_picker(
                 service,
-                settings.picker_address,
+                address,
                 settings.envoy.buffer_bytes,
                 health,
-                health_address=asked.health_address,
-                pool_addresses=asked.pool_addresses,
+                health_address=None if worker else asked.health_address,
+                pool_addresses={} if worker else asked.pool_addresses,
                 transport=settings.picker.transport,
             ),
             asyncio.TaskGroup() as tasks,
         ):
-            log.info("picking among %d endpoints on %s", len(fleet.endpoints), settings.picker_address)
+            log.info("picking among %d endpoints on %s", len(fleet.endpoints), address)
             view = View(fleet, picker, store, metrics, outage)
             running = [
+                tasks.create_task(replication.run()),
                 tasks.create_task(view.run(settings.collect.interval_seconds)),
                 tasks.create_task(service.dispatch()),
                 tasks.create_task(gateways.attend(settings.picker.silence_seconds)),
                 tasks.create_task(health.run()),
-                tasks.create_task(become_ready(watchdog, view, FIRST_STATE_SECONDS)),
-                tasks.create_task(guard_loop(settings.picker.stuck_seconds)),
+                tasks.create_task(become_ready(watchdog, replication.ready, view, FIRST_STATE_SECONDS)),
+                tasks.create_task(guarded(replication.ready, settings.picker.stuck_seconds)),
             ]
             if admission.budgets is not None:
                 leases = StoreOutage(metrics.registry, "kvpilot_picker_leases")
@@ -161,7 +192,10 @@ async def run(settings: Settings, source: str, stop: asyncio.Event) -> None:
             await stop.wait()
             for task in running:
                 task.cancel()
+    except* KvpilotError as errors:
+        raise errors.exceptions[0] from None
     finally:
         await store.close()
+        await streams.close()
         if tracer is not None:
             await asyncio.to_thread(tracer.close)

@@ -33,12 +33,13 @@ class Demand:
         self._count = self._seconds = self._work = 0.0
         self._at = self._fresh_until = self._began = float("-inf")
 
-    def placed(self, work: float, seconds: float, now: float) -> None:
-        """One more prefill, of so much work, which should take so many seconds."""
+    def placed(self, work: float, seconds: float, now: float, age: float = 0.0) -> None:
+        """One more prefill, of so much work, which should take so many seconds; placed `age` seconds ago."""
         self._fade(now)
-        self._count += 1
-        self._work += work
-        self._seconds += seconds
+        part = math.exp(-max(0.0, age) / MEMORY_SECONDS)
+        self._count += part
+        self._work += part * work
+        self._seconds += part * seconds
         self._fresh_until = now
 
     def refresh(self, now: float) -> None:

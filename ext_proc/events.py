@@ -29,6 +29,7 @@ class Placed:
     work: float  # tokens, weighed by the cost model
     prefill: float  # seconds
     replica: str = ""  # who placed it
+    again: bool = False  # told before, and now for those who missed it
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,5 +108,21 @@ class BlocksRemoved:
     blocks: Sequence[int] | None
 
 
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """All that is outstanding of what `replica` placed so far: anything else of its is over."""
+
+    replica: str
+    ids: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """`replica` missed news, and asks all others to say what is outstanding of theirs."""
+
+    replica: str
+
+
 HoldEvent = Waits | Left
-RoutingEvent = Placed | Began | Moved | Ended | Cancelled | BlocksStored | BlocksRemoved
+RoutingEvent = Placed | Began | Moved | Ended | Cancelled | BlocksStored | BlocksRemoved | Standing
+SharedEvent = RoutingEvent | HoldEvent | Asked

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from ext_proc.endpoint import EndpointState
-    from ext_proc.events import Ended, Placed
+    from ext_proc.events import Began, Ended, Placed, Standing
     from ext_proc.outcome import Outcome
     from ext_proc.outputs import OutputHistory
     from ext_proc.request import RoutingRequest
@@ -55,6 +55,47 @@ class InFlight:
         placement = self._placements.get(id_)
         return None if placement is None else placement.placed_at
 
+    def address(self, id_: str) -> str:
+        """Where the outstanding request `id_` is; '' if there is no such request."""
+        placement = self._placements.get(id_)
+        return "" if placement is None else placement.state.endpoint.address
+
+    def awaits_first_token(self, id_: str) -> bool:
+        """Whether a first token of the request would be news."""
+        placement = self._placements.get(id_)
+        return placement is not None and placement.first_token is None and placement.request.streamed
+
+    def worth_telling(self, id_: str, endpoint: str, attempts: int, now: float, often: float) -> bool:
+        """Whether the others should hear that the request is at `endpoint`, in that attempt.
+
+        They should if it moved, and every `often` seconds: else they, and who placed it, believe it lost.
+        """
+        placement = self._placements.get(id_)
+        if placement is None:
+            return False
+        moved = endpoint in self._endpoints and endpoint != placement.state.endpoint.address
+        if not moved and not (placement.learnable and attempts > 1) and now < placement.told_at + often:
+            return False
+        placement.told_at = now
+        return True
+
+    def outstanding(self, replica: str | None = None) -> list[Placed | Began]:
+        """Requests under way, as another replica has to hear of them; of one replica, or of all."""
+        told: list[Placed | Began] = []
+        for placement in self._placements.values():
+            if replica is None or placement.replica == replica:
+                told += placement.as_told()
+        return told
+
+    def of_replica(self, replica: str) -> list[str]:
+        """Ids of the requests under way that `replica` placed."""
+        return [id_ for id_, placement in self._placements.items() if placement.replica == replica]
+
+    def keep_only(self, standing: Standing, now: float) -> None:
+        """A replica said what is outstanding of its placements: the others are over."""
+        for id_ in set(self.of_replica(standing.replica)).difference(standing.ids):
+            self.cancel(id_, now)
+
     def silent_since(self, at: float, long_ago: float, present: Callable[[str], bool]) -> list[str]:
         """Requests that nothing was heard of since `at`.
 
@@ -91,6 +132,8 @@ class InFlight:
             replica=placed.replica,
             predicted_ttft=predicted_ttft or 0.0,
             picked="" if predicted_ttft is None else address,
+            placed=placed,
+            told_at=now,
         )
         state.ledger.place(
             placed.id,
@@ -99,7 +142,7 @@ class InFlight:
             observable=request.streamed,
             kv_tokens=self._kv_tokens(request, placed.uncached_tokens),
         )
-        state.demand.placed(placed.work, placed.prefill, now)
+        state.demand.placed(placed.work, placed.prefill, now, now - placed.at)
         state.residency.placed(request.lora)
         state.health.picked(now)
         state.changed()

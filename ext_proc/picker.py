@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from ext_proc.appraise import Appraiser
 from ext_proc.decision import Decision
 from ext_proc.endpoint import EndpointState
-from ext_proc.events import Began, BlocksRemoved, BlocksStored, Cancelled, Ended, Moved, Placed
+from ext_proc.events import Began, BlocksRemoved, BlocksStored, Cancelled, Ended, Moved, Placed, Standing
 from ext_proc.in_flight import InFlight
 from ext_proc.outputs import OutputHistory
 from ext_proc.pick_id import PickIds
@@ -41,11 +41,23 @@ def _nobody_asks(id_: str, ended: Ended | None, now: float) -> None:
     """What becomes of picks interests nobody else."""
 
 
+TOLD_PER_SILENCE = 3
+"""Times in each `silence_seconds` that the others hear of a running request: one may get lost."""
+
+
+def _nobody_listens(_address: str, _event: RoutingEvent) -> None:
+    pass
+
+
 _NOTHING: Mapping[str, float] = MappingProxyType({})
 
 
 class Picker:
-    """Places requests on endpoints and learns from what becomes of them."""
+    """Places requests on endpoints and learns from what becomes of them.
+
+    `tell` is called with all that this replica placed or learned by itself, and the endpoint it is about: for
+    the others. What came by `apply` is not told again.
+    """
 
     def __init__(
         self,
@@ -83,6 +95,7 @@ class Picker:
         )
         self._behind_grpc = {e.grpc_address: e.address for e in known if e.grpc_address}
         self.when_over: Callable[[str, Ended | None, float], None] = _nobody_asks
+        self.publish: Callable[[str, RoutingEvent], None] = _nobody_listens
         self._ids = PickIds(seed)
 
     @property
@@ -144,6 +157,7 @@ class Picker:
             replica=self.replicas.name,
         )
         self._in_flight.place(placed, now, best.ttft)
+        self.publish(placed.endpoints[0], placed)
         return Decision(
             placed.id,
             placed.endpoints,
@@ -187,14 +201,16 @@ class Picker:
             case Began():
                 self._in_flight.first_token(event.id, event.at)
             case Moved():
-                self.running(event.id, event.at, endpoint=event.endpoint, attempts=event.attempts)
+                self._in_flight.running(event.id, event.at, event.endpoint, event.attempts)
             case Ended():
                 self._finish(event)
             case Cancelled():
-                self.cancel(event.id, event.at)
+                self._in_flight.cancel(event.id, event.at)
+                self.when_over(event.id, None, event.at)
+            case Standing():
+                self._in_flight.keep_only(event, now)
             case BlocksStored():
-                if event.address in self._endpoints:
-                    self._index.insert(event.address, event.blocks)
+                self._store(event)
             case BlocksRemoved():
                 self._forget(event)
 
@@ -207,15 +223,22 @@ class Picker:
 
         False if no such request is outstanding.
         """
+        often = self._settings.silence_seconds / TOLD_PER_SILENCE
+        if self._in_flight.worth_telling(id_, endpoint, attempts, now, often):
+            self.publish(self._in_flight.address(id_), Moved(id_, now, endpoint, attempts))
         return self._in_flight.running(id_, now, endpoint, attempts)
 
     def cancel(self, id_: str, now: float) -> None:
         """Nobody heard of the decision: the request will not come."""
+        if id_ in self._in_flight:
+            self.publish(self._in_flight.address(id_), Cancelled(id_, now))
         self._in_flight.cancel(id_, now)
         self.when_over(id_, None, now)
 
     def first_token(self, id_: str, at: float) -> bool:
         """The request's first token came at `at`. False if no such request is outstanding."""
+        if self._in_flight.awaits_first_token(id_):
+            self.publish(self._in_flight.address(id_), Began(id_, at))
         return self._in_flight.first_token(id_, at)
 
     def finish(
@@ -237,19 +260,26 @@ class Picker:
         of the endpoint. Token counts are the engine's own, where it told, `decode_seconds` the time from
         first to last token. False if no such request is outstanding: then nothing is believed of it.
         """
-        return self._finish(
-            Ended(
-                id_,
-                now,
-                endpoint,
-                failed,
-                answered,
-                decode_seconds,
-                output_tokens,
-                prompt_tokens,
-                cached_tokens,
-            )
+        ended = Ended(
+            id_,
+            now,
+            endpoint,
+            failed,
+            answered,
+            decode_seconds,
+            output_tokens,
+            prompt_tokens,
+            cached_tokens,
         )
+        address = self._in_flight.address(id_)
+        known = self._finish(ended)
+        if known:
+            self.publish(address, ended)
+        return known
+
+    def outstanding(self, replica: str | None = None) -> list[Placed | Began]:
+        """Requests under way, as another replica has to hear of them; of one replica, or of all."""
+        return self._in_flight.outstanding(replica)
 
     def observe(self, address: str, load: Load, now: float) -> None:
         """One scrape of an endpoint."""
@@ -284,12 +314,40 @@ class Picker:
             state.rates.believe(prefill, certain=certain)
             state.changed()
 
+    def capacity(self, address: str) -> int:
+        """Blocks that a known endpoint is believed to have room for."""
+        return self._index.capacity(address)
+
+    def dump_blocks(self, address: str) -> bytes:
+        """What a known endpoint is believed to hold, for `load_blocks`."""
+        return self._index.dump(address)
+
+    def load_blocks(self, dumps: Mapping[str, bytes], capacities: Mapping[str, int]) -> None:
+        """Believe what another picker believed of endpoints that are known here."""
+        for address in dumps:
+            self._index.resize(address, capacities[address])
+        self._index.load(dumps)
+
+    def dump_sessions(self) -> list[tuple[str, tuple[str, float]]]:
+        """Every session with its endpoint and when it was last heard of."""
+        return self._sessions.dump()
+
+    def load_sessions(self, sessions: Iterable[tuple[str, str, float]], ahead: float) -> None:
+        """Remember sessions, longest idle first; their times are on a clock so many seconds `ahead`."""
+        for session, address, at in sessions:
+            if address in self._endpoints:
+                self._sessions.remember(session, address, at - ahead)
+
     def expire(self, now: float) -> int:
         """Give up requests that the log no longer speaks of, and idle sessions; how many requests."""
         self.replicas.expire(now)
         silence = self._settings.silence_seconds
         silent = self._in_flight.silent_since(now - silence, now - LOST * silence, self.replicas.present)
+        own = set(self._in_flight.of_replica(self.replicas.name)) if silent else ()
         for id_ in silent:
+            if id_ in own:
+                self.publish(self._in_flight.address(id_), Cancelled(id_, now))
+            # Of another's: whoever still hears of it, let them; it is not ours to declare over.
             self._in_flight.cancel(id_, now)
             self.when_over(id_, Ended(id_, now), now)
         self._sessions.expire(now - self._settings.session_ttl_seconds)
@@ -316,9 +374,14 @@ class Picker:
     def _follow(self, event: Placed, now: float) -> None:
         if event.replica == self.replicas.name:
             return  # our own, come back: known, or over already
-        self.replicas.heard(event.replica, event.at, now)
+        if not event.again:
+            self.replicas.heard(event.replica, event.at, now)
         if event.endpoints[0] in self._endpoints and event.id not in self._in_flight:
             self._in_flight.place(event, now)
+
+    def _store(self, event: BlocksStored) -> None:
+        if event.address in self._endpoints:
+            self._index.insert(event.address, event.blocks)
 
     def _forget(self, event: BlocksRemoved) -> None:
         if event.address not in self._endpoints:

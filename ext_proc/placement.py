@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from ext_proc.events import Began
 from ext_proc.outcome import Outcome
 
 if TYPE_CHECKING:
     from ext_proc.endpoint import EndpointState
-    from ext_proc.events import Ended
+    from ext_proc.events import Ended, Placed
     from ext_proc.request import RoutingRequest
     from fleet.rates import FirstToken
 
@@ -29,6 +30,8 @@ class Placement:
     uncached_tokens: float  # and that were not
     learnable: bool  # its first token will tell of its own prefill alone
     decodes: int  # running beside it when it was placed
+    placed: Placed  # as it was told
+    told_at: float  # when the other replicas were last told where it is
     inserted: list[int]  # blocks believed to be there only because of it
     replica: str = ""  # who placed it
     predicted_ttft: float = 0.0  # seconds, of the decision
@@ -53,6 +56,23 @@ class Placement:
             matched_tokens=self.matched_tokens,
             cached_tokens=self.cached(ended.prompt_tokens, ended.cached_tokens),
         )
+
+    def as_told(self) -> list[Placed | Began]:
+        """What another replica has to hear to know of it what is known here."""
+        told: list[Placed | Began] = [
+            replace(
+                self.placed,
+                at=self.sent_at,
+                endpoints=self.endpoints,
+                believed_tokens=self.believed_tokens,
+                matched_tokens=self.matched_tokens,
+                uncached_tokens=self.uncached_tokens,
+                again=True,
+            )
+        ]
+        if self.first_token is not None:
+            told.append(Began(self.placed.id, self.first_token.at))
+        return told
 
     def cached(self, prompt_tokens: int | None, cached_tokens: int | None) -> float | None:
         """The engine's count of cached tokens, in our own measure of the prompt; None where it told none."""

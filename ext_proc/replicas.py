@@ -17,6 +17,9 @@ SILENCE_SECONDS = 10.0
 LAG_SHARE = 0.05
 """What one event counts for in the lag believed: a memory of about 20."""
 
+LAG_MAX_SECONDS = 1.0
+"""What is heard of later was kept while the store was away: that is not how late news is."""
+
 
 @dataclass(slots=True)
 class Replica:
@@ -35,8 +38,10 @@ class Replicas:
         self._owned: dict[str, bool] = {}  # by address, until the set of replicas changes
 
     def heard(self, name: str, placed_at: float, now: float) -> None:
-        """Another replica's placement of `placed_at` is known at `now`."""
-        lag = max(0.0, now - placed_at)
+        """Another replica's placement of `placed_at` is known at `now`; an old one says nothing of either."""
+        if placed_at <= now - SILENCE_SECONDS:
+            return
+        lag = min(max(0.0, now - placed_at), LAG_MAX_SECONDS)
         other = self._others.get(name)
         if other is None:
             self._others[name] = Replica(now, lag)

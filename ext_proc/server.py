@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from ext_proc.health_service import HealthService
     from ext_proc.metrics import PickerMetrics
     from ext_proc.picker import Picker
+    from ext_proc.replication.parking import Parking
     from ext_proc.steer import Steerer
     from ext_proc.waiting import Held, WaitingRoom
     from ext_proc.watchdog import UnderWay
@@ -62,10 +63,12 @@ class PickerService:
         reporter: Reporter | None = None,
         tenants: frozenset[str] = frozenset(),
         gateways: Gateways | None = None,
+        parking: Parking | None = None,
     ) -> None:
         """`room` is in front of `picker`; `watchdog` and `reporter` are told of every pick. `tenants` are
         counted by their names, all others together. Without `gateways` all exchanges are those of our own
-        Envoys."""
+        Envoys. `parking` keeps log entries about picks that another replica may have made."""
+        self._parking = parking
         self._steerer = steerer
         self._picker = picker
         self._room = room
@@ -169,7 +172,9 @@ class PickerService:
             now = time.monotonic()
             for entry in completions.read(data):
                 known = completions.apply(entry, self._picker, now)
-                self._metrics.log_entries_by_result["applied" if known else "dropped"].inc()
+                parked = not known and self._parking is not None and self._parking.park(entry, now)
+                result = "applied" if known else "parked" if parked else "dropped"
+                self._metrics.log_entries_by_result[result].inc()
         return b""
 
 

@@ -79,6 +79,10 @@ class SessionTable:
         if len(self._homes) > self._size:
             self._homes.popitem(last=False)
 
+    def dump(self) -> list[tuple[str, tuple[str, float]]]:
+        """Every session with its endpoint and when it was last heard of, longest idle first."""
+        return list(self._homes.items())
+
     def expire(self, before: float) -> None:
         """Forget sessions not heard of since `before`."""
         while self._homes and next(iter(self._homes.values()))[1] <= before:

@@ -27,6 +27,14 @@ def is_ip(address: str) -> bool:
     return True
 
 
+def of_worker(address: str, number: int) -> str:
+    """Where worker `number` of a server at `address` is: so many ports on, or `.number` after the path."""
+    if unix_path(address) is not None:
+        return f"{address}.{number}" if number else address
+    host, port = split(address)
+    return join(host, port + number)
+
+
 def unix_path(address: str) -> str | None:
     """The path of a `unix:/path` address; None for any other."""
     return address.removeprefix(_UNIX) if address.startswith(_UNIX) else None

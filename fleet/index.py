@@ -14,8 +14,12 @@ from __future__ import annotations
 from array import array
 from typing import TYPE_CHECKING, NamedTuple
 
+import numpy as np
+
+from fleet.holders import masks
+
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
 MASKS_MAX = 16_384
 """Distinct masks remembered for sharing, about 2 MB; pairs out of 100 endpoints need 5,050."""
@@ -117,6 +121,37 @@ class PrefixIndex:
         for block in self._recency[address].pop_all():
             self._release(bit, block)
 
+    def capacity(self, address: str) -> int:
+        """Blocks that `address` has room for."""
+        return self._recency[address].capacity
+
+    def dump(self, address: str) -> bytes:
+        """The blocks that `address` is believed to hold as unsigned 64-bit numbers of this machine's order
+        of bytes, least recently used first."""
+        return self._recency[address].in_order()
+
+    def load(self, dumps: Mapping[str, bytes]) -> None:
+        """Believe that endpoints hold what was dumped of each, used after all that they hold so far.
+
+        Into an empty index, all together cost a fifth of one after the other.
+        """
+        fresh = not self._holders
+        held = []
+        for address, packed in dumps.items():
+            recency = self._recency[address]
+            blocks = array("Q")
+            blocks.frombytes(packed[: len(packed) // 8 * 8])
+            used = blocks[-recency.capacity :]
+            known: list[int] = []
+            if fresh:
+                held.append((self._bit[address], np.frombuffer(used, dtype=np.uint64)))
+            else:
+                _, known = self._hold(self._bit[address], used)
+            recency.use(used, known)
+            self._evict(address)
+        if fresh:
+            self._holders = masks(held)
+
     def holds(self, address: str) -> int:
         """Blocks that `address` is believed to hold."""
         return self._recency[address].held
@@ -214,6 +249,11 @@ class _Recency:
             del log[:first]
             self._first = 0
         return popped
+
+    def in_order(self) -> bytes:
+        """Every block, packed, least recently used first."""
+        self._clean()
+        return self._log.tobytes()
 
     def pop_all(self) -> array[int]:
         """Forget every block, and name them, least recently used first."""

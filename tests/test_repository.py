@@ -23,6 +23,7 @@ ACROSS_MODULES = {
     "tests/ext_proc/protocols/test_hostile.py",  # every parser against any bytes
     "tests/fuzz/test_harness.py",  # the fuzzer's short run
     "tests/ext_proc/test_exchange_properties.py",  # what holds of an exchange whatever Envoy does
+    "tests/ext_proc/replication/test_failover.py",  # real Sentinels
     "tests/ext_proc/test_picker_properties.py",  # what holds of the picker whatever happens
     "tests/fleet/store/test_stores.py",  # one contract, every store
     "tests/kvpilot/test_example.py",  # the annotated settings file
@@ -39,6 +40,7 @@ WITHOUT_A_TEST_OF_THEIR_OWN = {
     "ext_proc/placement.py": "a record",
     "ext_proc/reader.py": "reads what `steer` decides; driven by its tests",
     "ext_proc/reply.py": "messages; parsed by the tests of the stream",
+    "ext_proc/replication/metrics.py": "a table of metrics",
     "ext_proc/request.py": "a record",
     "ext_proc/tallies.py": "counters; read in the tests of what is steered",
     "fleet/errors.py": "exceptions and their texts; matched wherever they are raised",
@@ -51,6 +53,8 @@ WITHOUT_A_TEST_OF_THEIR_OWN = {
     "fleet/settings/servers.py": "as models.py",
     "fleet/settings/whole.py": "as models.py",
     "fleet/store/base.py": "a protocol; tests/fleet/store/test_stores.py is its contract",
+    "fleet/store/memory_streams.py": "as redis_streams.py",
+    "fleet/store/redis_streams.py": "one of the streams of tests/fleet/store/test_streams.py",
     "fleet/store/memory.py": "one of the stores of tests/fleet/store/test_stores.py",
     "kvpilot/__main__.py": "entry point",
     "kvpilot/bench/arms.py": "names; met in the tests of the routes",

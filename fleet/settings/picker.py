@@ -72,6 +72,13 @@ class PickerSettings(Section):
         description="a picker whose event loop does not move for this long ends its process, so that what it"
         " holds fails open; whoever supervises it starts it again",
     )
+    workers: int = Field(
+        1,
+        ge=1,
+        le=64,
+        description="picker processes on this machine, each at an address of its own: one port, or `.n`,"
+        " further than the one before",
+    )
     key_file: Path | None = Field(None, description="secret that seeds the hashes; shared by all replicas")
     session_headers: tuple[HeaderName, ...] = Field(
         ("x-session-id", "x-conversation-id", "x-correlation-id", "mcp-session-id"),

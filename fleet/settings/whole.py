@@ -6,6 +6,7 @@ from itertools import zip_longest
 
 from pydantic import Field, model_validator
 
+from fleet import address as addresses
 from fleet import checks
 from fleet.model import Endpoint, Fleet, Model, Version, cluster_name
 from fleet.settings.admission import AdmissionSettings, TenantsSettings, TrustSettings
@@ -17,6 +18,9 @@ from fleet.settings.servers import CollectSettings, EnvoySettings, WeightSetting
 
 NEWS_TO_SILENCE = 4
 """Intervals of Envoy's log that a request must be missing from before it may count as over."""
+
+
+PORT_MAX = 65535
 
 
 class Settings(Section):
@@ -99,14 +103,26 @@ def _check_names(settings: Settings) -> None:
             checks.distinct_names(f"{within}.{version.name}.pools", [pool.name for pool in version.pools])
 
 
+def _of_worker(settings: Settings, field: str, number: int) -> str:
+    found = addresses.of_worker(getattr(settings, field), number)
+    if addresses.unix_path(found) is None and addresses.split(found)[1] > PORT_MAX:
+        raise checks.mistake(field, getattr(settings, field), f"room for {settings.picker.workers} ports")
+    return found
+
+
 def _check_addresses(settings: Settings) -> None:
     """Two servers cannot listen on one address, and an address says which endpoint a record is of."""
     fields = ("listen", "xds_address", "picker_address", "xds_metrics", "picker_metrics")
+    workers = [
+        field for field in ("picker_address", "picker_metrics") if getattr(settings, field) is not None
+    ]
     places = [(field, getattr(settings, field)) for field in fields if getattr(settings, field) is not None]
     gateways = settings.endpoint_picker
     places += [(f"endpoint_picker.pool_addresses.{address}", address) for address in gateways.pool_addresses]
     if gateways.health_address is not None:
         places.append(("endpoint_picker.health_address", gateways.health_address))
+    for number in range(1, settings.picker.workers):
+        places += [(f"{field} of worker {number}", _of_worker(settings, field, number)) for field in workers]
     for model, version, pool in settings.pools():
         named = {f"endpoints.{n}": address for n, address in enumerate(pool.endpoints)}
         named |= {f"{_grpc_field(pool)}.{n}": address for n, address in enumerate(pool.grpc_addresses)}

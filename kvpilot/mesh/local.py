@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import secrets
 import time
 from functools import partial
 from typing import TYPE_CHECKING, Self
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Self
 import aiohttp
 import yaml
 
+from fleet import address as addresses
 from fleet.errors import StartError, StoreError
 from fleet.settings_file import dump
 from fleet.store.redis import RedisStore
@@ -157,6 +159,7 @@ class LocalMesh:
 
     def _write_files(self) -> None:
         self.logs.mkdir()
+        self._key.write_bytes(secrets.token_hex(32).encode())
         self._config.write_text(dump(self.settings), encoding="utf-8")
         envoy = bootstrap(self.settings.xds_address, node_id=self.runtime.name)
         self._bootstrap.write_text(yaml.safe_dump(envoy, sort_keys=False), encoding="utf-8")
@@ -164,6 +167,11 @@ class LocalMesh:
     @property
     def _config(self) -> Path:
         return self.runtime / "kvpilot.yaml"
+
+    @property
+    def _key(self) -> Path:
+        """Seeds the prefix hashes, so that a restarted picker knows its predecessor's blocks."""
+        return self.runtime / "key"
 
     @property
     def _bootstrap(self) -> Path:
@@ -207,7 +215,9 @@ class LocalMesh:
             awaited += [(engines, address) for address in emulated]
         xds = self._supervisor.start(programs.server("xds", "xds_server", self._config))
         picker = self._supervisor.start(programs.server("picker", "ext_proc", self._config))
-        awaited += [(xds, self.settings.xds_address), (picker, self.settings.picker_address)]
+        awaited.append((xds, self.settings.xds_address))
+        for number in range(self.settings.picker.workers):
+            awaited.append((picker, addresses.of_worker(self.settings.picker_address, number)))
         for child, address in awaited:
             await self._until(child, partial(probe.accepts, address), f"listen on {address}")
 

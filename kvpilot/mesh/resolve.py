@@ -18,8 +18,8 @@ def resolve(settings: Settings, runtime: Path, redis_url: str) -> Settings:
     """The same settings with nothing left open.
 
     Emulated pools without endpoints get free loopback ports, and so do those that are to serve gRPC and do
-    not say where; the xDS server and the picker get sockets in `runtime` unless the user said where; Redis
-    is `redis_url`; clients are told who answered them.
+    not say where; the xDS server and the picker get sockets in `runtime` unless the user said where, and the
+    picker a key there; Redis is `redis_url`; clients are told who answered them.
     """
     wanted = sum(_missing(pool) + _missing_grpc(pool) for _, _, pool in settings.pools())
     ports = iter(free_ports(wanted, _spoken_for(settings)))
@@ -41,6 +41,8 @@ def resolve(settings: Settings, runtime: Path, redis_url: str) -> Settings:
     for server in ("xds", "picker"):
         if f"{server}_address" not in settings.model_fields_set:
             changes[f"{server}_address"] = f"unix:{runtime / server}.sock"
+    if settings.picker.key_file is None:
+        changes["picker"] = settings.picker.model_copy(update={"key_file": runtime / "key"})
     return settings.model_copy(update=changes)
 
 
@@ -49,6 +51,9 @@ def listening(settings: Settings) -> dict[str, str]:
     fields = ["listen", "xds_metrics", "picker_metrics"]
     fields += [name for name in ("xds_address", "picker_address") if name in settings.model_fields_set]
     found = {name: getattr(settings, name) for name in fields}
+    for name in [name for name in ("picker_address", "picker_metrics") if found.get(name) is not None]:
+        for number in range(1, settings.picker.workers):
+            found[f"{name} of worker {number}"] = addresses.of_worker(found[name], number)
     return {name: a for name, a in found.items() if a is not None and addresses.unix_path(a) is None}
 
 

@@ -61,19 +61,22 @@ def make_view() -> View:
     return View(fleet, picker, MemoryStore(), metrics, outage)
 
 
-async def test_is_ready_once_the_fleet_was_read() -> None:
-    watchdog, view = Watchdog(0.1, 1.0), make_view()
-    becoming = asyncio.ensure_future(become_ready(watchdog, view, seconds=60))
+async def test_is_ready_once_it_has_joined_the_others_and_the_fleet_was_read() -> None:
+    watchdog, view, joined = Watchdog(0.1, 1.0), make_view(), asyncio.Event()
+    becoming = asyncio.ensure_future(become_ready(watchdog, joined, view, seconds=60))
+    running = asyncio.ensure_future(view.run(interval=60))
+    await view.read.wait()
     await asyncio.sleep(0)
     assert not watchdog.ready
-    running = asyncio.ensure_future(view.run(interval=60))
+    joined.set()
     await becoming
     running.cancel()
     assert watchdog.ready
 
 
 async def test_is_ready_without_the_store_after_a_while(caplog: pytest.LogCaptureFixture) -> None:
-    watchdog = Watchdog(0.1, 1.0)
-    await become_ready(watchdog, make_view(), seconds=0.01)
+    watchdog, joined = Watchdog(0.1, 1.0), asyncio.Event()
+    joined.set()
+    await become_ready(watchdog, joined, make_view(), seconds=0.01)
     assert watchdog.ready
     assert "serving with the settings' endpoints alone" in caplog.text

@@ -23,3 +23,8 @@ def test_tells_addresses_from_names() -> None:
 def test_gives_the_path_of_a_unix_address_only() -> None:
     assert address.unix_path("unix:/run/x.sock") == "/run/x.sock"
     assert address.unix_path("127.0.0.1:1") is None
+
+
+def test_each_worker_has_an_address_of_its_own() -> None:
+    assert [address.of_worker("[::1]:80", n) for n in range(2)] == ["[::1]:80", "[::1]:81"]
+    assert [address.of_worker("unix:/a.sock", n) for n in range(2)] == ["unix:/a.sock", "unix:/a.sock.1"]

@@ -203,3 +203,39 @@ def test_matches_on_when_there_are_more_masks_than_it_shares() -> None:
     for block in range(1, len(blocks), 97):
         held_by = {address: 1 for n, address in enumerate(addresses) if block >> n & 1}
         assert index.match([block], addresses) == held_by
+
+
+def test_what_was_dumped_is_believed_in_the_same_order_by_who_loads_it() -> None:
+    one, two = PrefixIndex(["a", "b"], 10), PrefixIndex(["a", "b"], 10)
+    one.insert("a", [1, 2, 3, 4])
+    one.insert("b", [1, 2])
+    one.insert("a", [7, 8])
+    one.remove("a", [3])
+    one.insert("a", [1])
+    two.load({address: one.dump(address) for address in ("a", "b")})
+    for address in ("a", "b"):
+        assert two.dump(address) == one.dump(address)
+        assert two.holds(address) == one.holds(address)
+    assert len(two) == len(one)
+    for index in (one, two):
+        index.resize("a", 2)
+    assert one.dump("a") == two.dump("a")
+
+
+def test_loading_keeps_to_the_capacity_and_to_whole_blocks() -> None:
+    one, two = PrefixIndex(["a"], 10), PrefixIndex(["a"], 3)
+    one.insert("a", [5, 4, 3, 2, 1])
+    two.load({"a": one.dump("a") + b"\x01\x02"})
+    assert two.holds("a") == 3
+    assert two.capacity("a") == 3
+    assert two.match([5, 4, 3, 2], ["a"]) == {"a": 3}  # the head of a chain is the youngest
+
+
+def test_loading_into_an_index_that_knows_something_adds_to_it() -> None:
+    one, two = PrefixIndex(["a", "b"], 10), PrefixIndex(["a", "b"], 10)
+    one.insert("a", [3, 2, 1])
+    two.insert("a", [9, 2])
+    two.insert("b", [1])
+    two.load({"a": one.dump("a")})
+    assert two.holds("a") == 4
+    assert two.match([1], ["a", "b"]) == {"a": 1, "b": 1}

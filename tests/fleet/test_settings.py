@@ -321,3 +321,12 @@ def test_a_gateways_pool_is_one_of_the_clusters(field: str) -> None:
 def test_gateways_ask_at_addresses_of_their_own(asked: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match="an address that picker_address does not have"):
         one_pool_settings(endpoint_picker=asked)
+
+
+def test_every_worker_needs_an_address_that_nobody_else_has() -> None:
+    workers = {"workers": 3}
+    with pytest.raises(ConfigError, match="picker_metrics"):
+        one_pool_settings(picker=workers, picker_address="127.0.0.1:18001", picker_metrics="127.0.0.1:18003")
+    with pytest.raises(ConfigError, match="room for 3 ports"):
+        one_pool_settings(picker=workers, picker_address="127.0.0.1:65534")
+    one_pool_settings(picker=workers, picker_address="127.0.0.1:65533")

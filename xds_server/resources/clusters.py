@@ -86,9 +86,10 @@ def version_cluster(name: str, settings: Settings, *, grpc: bool = False) -> Res
 
 
 def picker_cluster(settings: Settings) -> Resource:
-    """The picker, set up so that a dead or frozen one delays nobody for more than a moment."""
+    """The picker's workers, set up so that a dead or frozen one delays nobody for more than a moment."""
     held = settings.picker.held_max if settings.picker.hold_seconds else 0
-    picks = cluster.CircuitBreakersThresholds(max_requests=MAX_CONCURRENT_PICKS + held)
+    most = settings.picker.workers * (MAX_CONCURRENT_PICKS + held)
+    picks = cluster.CircuitBreakersThresholds(max_requests=most)
     return _grpc_cluster(PICKER_CLUSTER, settings, picks)
 
 
@@ -100,13 +101,17 @@ def log_cluster(settings: Settings) -> Resource:
 def _grpc_cluster(name: str, settings: Settings, limits: cluster.CircuitBreakersThresholds) -> Resource:
     address = settings.picker_address
     fixed = addresses.unix_path(address) is not None or addresses.is_ip(address)
-    host = endpoint.LbEndpoint(endpoint=endpoint.Endpoint(address=server_address(address)))
+    # A gRPC connection sticks to one process: an endpoint for each worker spreads the picks.
+    workers = [addresses.of_worker(address, number) for number in range(settings.picker.workers)]
+    hosts = [
+        endpoint.LbEndpoint(endpoint=endpoint.Endpoint(address=server_address(worker))) for worker in workers
+    ]
     message = cluster.Cluster(
         name=name,
         type=cluster.ClusterDiscoveryType.STATIC if fixed else cluster.ClusterDiscoveryType.STRICT_DNS,
         connect_timeout=seconds(0.25),
         load_assignment=endpoint.ClusterLoadAssignment(
-            cluster_name=name, endpoints=[endpoint.LocalityLbEndpoints(lb_endpoints=[host])]
+            cluster_name=name, endpoints=[endpoint.LocalityLbEndpoints(lb_endpoints=hosts)]
         ),
         typed_extension_protocol_options=_speaking(
             core.Http2ProtocolOptions(

@@ -32,6 +32,21 @@ def test_the_picker_may_be_a_socket_an_address_or_a_name(address: str, kind: int
     assert found == address.removeprefix("unix:").removesuffix(":18001")
 
 
+@pytest.mark.parametrize(
+    ("address", "second"),
+    [("unix:/run/p.sock", "/run/p.sock.1"), ("127.0.0.1:18001", "18002"), ("[::1]:18001", "18002")],
+)
+def test_every_worker_of_the_picker_is_an_endpoint_for_picks_and_for_logs(address: str, second: str) -> None:
+    settings = one_pool_settings(picker_address=address, picker={"workers": 3, "hold_seconds": 0})
+    for resource in (picker_cluster(settings), log_cluster(settings)):
+        hosts = parsed(resource).load_assignment.endpoints[0].lb_endpoints
+        assert len(hosts) == 3
+        found = hosts[1].endpoint.address
+        assert second == (found.pipe.path or str(found.socket_address.port_value))
+    limit = parsed(picker_cluster(settings)).circuit_breakers.thresholds[0].max_requests.value
+    assert limit == 3 * 64
+
+
 def test_a_failing_picker_is_left_alone_within_a_third_of_a_second() -> None:
     message = parsed(picker_cluster(one_pool_settings()))
     check = message.health_checks[0]

@@ -1,0 +1,139 @@
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+import pytest
+
+from ext_proc import completions
+from ext_proc.completions import LogEntry
+from fleet.errors import StartError
+from fleet.store.memory_streams import MemoryStreams
+from fleet.store.redis_streams import RedisStreams
+from tests.ext_proc.replication.replicas import Replica, running
+from tests.ext_proc.small import FAST, fresh, request
+from tests.support import running_redis, until
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from pathlib import Path
+
+    from fleet.store.streams import Streams
+
+
+@pytest.fixture(params=["memory", "redis"])
+async def streams(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Streams]:
+    if request.param == "memory":
+        yield MemoryStreams()
+        return
+    async with running_redis(tmp_path) as url:
+        made = RedisStreams(url)
+        yield made
+        await made.close()
+
+
+async def test_a_replica_follows_what_another_places_begins_and_ends(streams: Streams) -> None:
+    one, two = Replica("one", streams), Replica("two", streams)
+    async with running(one, two):
+        placed = one.place(request(fresh(1), session="s"))
+        await until(lambda: two.picker.in_flight == 1)
+        assert two.picker.known_blocks == one.picker.known_blocks == 100
+        assert two.picker._sessions.home("s") == placed.endpoints[0]
+        one.picker.first_token(placed.id, one.now())
+        await until(lambda: not two.picker._in_flight.awaits_first_token(placed.id))
+        one.finish(placed)
+        await until(lambda: two.picker.in_flight == 0)
+    assert two.count("kvpilot_picker_events_total", direction="heard", kind="ended") == 1
+    assert one.count("kvpilot_picker_events_total", direction="sent", kind="placed") >= 1
+    assert two.count("kvpilot_picker_event_lag_seconds_count") == 1
+
+
+async def test_the_owner_learns_of_an_end_that_another_replicas_log_told_and_only_once(
+    streams: Streams,
+) -> None:
+    one, two = Replica("one", streams), Replica("two", streams)
+    async with running(one, two):
+        placed = one.place(request(fresh(1)))
+        await until(lambda: two.picker.in_flight == 1)
+        entry = LogEntry(placed.id, over=True, first_token=0.01, endpoint=placed.endpoints[0], ok=True)
+        assert completions.apply(entry, two.picker, two.now())
+        await until(lambda: one.picker.in_flight == 0)
+        assert not completions.apply(entry, one.picker, one.now())
+    observed = [r.picker._endpoints[placed.endpoints[0]].rates.observations for r in (one, two)]
+    assert observed[0] == observed[1] <= 1
+
+
+async def test_clocks_that_differ_by_a_second_do_no_harm(streams: Streams) -> None:
+    one, two = Replica("one", streams, skew=1.0), Replica("two", streams, skew=-1.0)
+    async with running(one, two):
+        for n in range(20):
+            one.place(request(fresh(n)))
+            two.place(request(fresh(n + 50)))
+        await until(lambda: one.picker.in_flight == two.picker.in_flight == 40)
+        lags = [r.count("kvpilot_picker_event_lag_seconds_sum") / 20 for r in (one, two)]
+        assert all(lag < 0.5 for lag in lags)
+        for id_ in one.picker._in_flight._placements:
+            ours, theirs = one.picker.placed_at(id_), two.picker.placed_at(id_)
+            assert ours is not None
+            assert theirs is not None
+            assert ours - 1.0 == pytest.approx(theirs + 1.0, abs=0.05)
+
+
+async def test_a_log_entry_that_comes_before_its_placement_waits_for_it(streams: Streams) -> None:
+    one, two = Replica("one", streams), Replica("two", streams)
+    async with running(one, two):
+        await until(lambda: two.exchange.parking.open)
+        placed = one.place(request(fresh(1)))  # and nothing is published before the next turn of the loop
+        entry = LogEntry(placed.id, over=True, endpoint=FAST, ok=True)
+        assert two.exchange.parking.park(entry, two.now())
+        await until(lambda: one.picker.in_flight == 0 and len(two.exchange.parking) == 0)
+        assert two.exchange.parking.applied == 1
+
+
+async def test_the_others_hear_whom_a_replica_holds_and_whom_it_lets_go(streams: Streams) -> None:
+    one, two = Replica("one", streams), Replica("two", streams)
+    async with running(one, two):
+        first, other = one.place(request(fresh(1))), two.place(request(fresh(2)))
+        await until(lambda: one.picker.replicas.present("two") and two.picker.replicas.present("one"))
+        long = [one.place(request(range(n * 10**6, n * 10**6 + 9000))) for n in range(1, 7)]
+        held = one.room.arrive(request(fresh(3)), one.now())
+        assert not held.settled
+        await until(lambda: len(two.room._others) == 1)
+        one.room.leave(held)
+        await until(lambda: not two.room._others)
+        for placed in (first, *long):
+            one.finish(placed)
+        two.finish(other)
+        await until(lambda: one.picker.in_flight == two.picker.in_flight == 0)
+
+
+async def test_a_newcomer_hears_what_is_outstanding(streams: Streams) -> None:
+    one, two = Replica("one", streams), Replica("two", streams)
+    async with running(one):
+        placed = one.place(request(fresh(1)))
+        async with running(two):
+            await until(lambda: two.picker.in_flight == 1)
+            one.finish(placed)
+            await until(lambda: two.picker.in_flight == 0)
+
+
+async def test_one_with_another_key_refuses_to_start_and_names_what_to_set(streams: Streams) -> None:
+    one, two = Replica("one", streams), Replica("two", streams, key=b"x" * 16)
+    async with running(one):
+        with pytest.raises(StartError, match=r"picker\.key_file"):
+            await two.exchange.run()
+        assert not two.exchange.ready.is_set()
+
+
+async def test_one_that_crashed_with_another_key_is_in_nobodys_way(streams: Streams) -> None:
+    dead, two = Replica("dead", streams, key=b"x" * 16), Replica("two", streams)
+    await dead.link.beat()
+    async with running(two):
+        assert two.link.others == ()
+
+
+async def test_without_others_no_log_entry_is_kept(streams: Streams) -> None:
+    one = Replica("one", streams)
+    async with running(one):
+        await asyncio.sleep(0.05)
+        assert not one.exchange.parking.park(LogEntry("forged", over=True), one.now())
