@@ -46,7 +46,7 @@ async def sentinel(directory: Path, port: int, master: int) -> AsyncIterator[Non
 
 async def ask(port: int, *command: str) -> Any:
     """What the server on that port answers; None while it does not."""
-    client = connect(f"redis://{LOOPBACK}:{port}")
+    client: Any = connect(f"redis://{LOOPBACK}:{port}")
     answers = []
     try:
         with contextlib.suppress(StoreError), faults("test"):
@@ -106,7 +106,6 @@ async def test_after_a_failover_that_lost_entries_replicas_agree_again(tmp_path:
             await master.aclose()
             await until(lambda: promoted(copy_port), seconds=40)
             await until(lambda: resynced(two), seconds=20)
-            assert (await streams[0].ends("m")).length > 0  # it has the beginning
             last = one.place(request(fresh(4)))
             await until(lambda: two.picker.placed_at(last.id) is not None, seconds=20)
             await until(lambda: two.picker.in_flight == one.picker.in_flight == 3, seconds=20)
