@@ -294,6 +294,18 @@ def test_refuses_a_source_that_there_is_not() -> None:
     assert "expected header:NAME, claim:PATH" in refusal(data)
 
 
+@pytest.mark.parametrize(
+    "url", ["", "http://127.0.0.1:4318/v1/traces", "https://collector.example/v1/traces"]
+)
+def test_spans_go_to_an_http_url_or_nowhere(url: str) -> None:
+    assert parse(changed("picker", {"tracing": url}), "f").picker.tracing == url
+
+
+@pytest.mark.parametrize("url", ["collector:4318", "file:///etc/passwd", "http://", "http://a\nb/"])
+def test_spans_go_nowhere_else(url: str) -> None:
+    assert "picker.tracing" in refusal(changed("picker", {"tracing": url}))
+
+
 @pytest.mark.parametrize("field", ["pool_addresses", "pool_authorities"])
 def test_a_gateways_pool_is_one_of_the_clusters(field: str) -> None:
     asked = one_pool_settings(endpoint_picker={field: {"10.0.0.9:9002": "m/v"}}).endpoint_picker

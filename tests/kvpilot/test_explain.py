@@ -12,6 +12,7 @@ from ext_proc import explain_page
 from ext_proc.picker import Picker
 from fleet.errors import StartError
 from fleet.model import Load, Rate
+from fleet.settings_file import parse
 from fleet.store.memory import MemoryStore
 from kvpilot.cli import main
 from kvpilot.explain import ask_picker, from_store, guess_cluster, show
@@ -65,9 +66,22 @@ async def test_without_a_picker_rates_and_loads_from_the_store_decide() -> None:
 
 
 def test_the_cluster_is_the_one_that_envoy_would_most_probably_choose() -> None:
-    settings = one_pool_settings(ONE)
-    assert guess_cluster(settings, {}) == "m/v"
-    assert guess_cluster(settings, {"x-model": "unknown"}) == "m/v"
+    models = [
+        {
+            "name": name,
+            "versions": [version("v", weight, f"10.0.{n}.1:80"), version("w", 50, f"10.0.{n}.2:80")],
+        }
+        for n, (name, weight) in enumerate((("one", 90), ("two", 10)))
+    ]
+    settings = parse({"models": models}, "test")
+    assert guess_cluster(settings, {}) == "one/v"
+    assert guess_cluster(settings, {"x-model": "two"}) == "two/w"
+    assert guess_cluster(settings, {"x-model": "unknown"}) == "one/v"
+
+
+def version(name: str, weight: int, address: str) -> dict[str, object]:
+    pool = {"name": "p", "gpu": "H100-80GB", "endpoints": [address]}
+    return {"name": name, "weight": weight, "pools": [pool]}
 
 
 def shown(answer: dict[str, object]) -> str:
