@@ -31,10 +31,18 @@ from tests.ext_proc.test_duplex import body, request_headers, response_headers
 from tests.support import free_address, until
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Iterator
 
 ADDRESSES = {"a": "10.0.0.1:80", "b": "10.0.0.2:80"}
 CHAT = b'{"messages": [{"role": "user", "content": "hi"}]}'
+
+
+@pytest.fixture(autouse=True)
+def _grpc_outlives_the_event_loop() -> Iterator[None]:
+    """Otherwise the last server's end joins gRPC's poller thread inside the loop: a blocking call."""
+    grpc.aio.init_grpc_aio()
+    yield
+    grpc.aio.shutdown_grpc_aio()
 
 
 class Site:

@@ -10,6 +10,7 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 import aiohttp
+import grpc
 import pytest
 
 from ext_proc.request import RoutingRequest
@@ -17,11 +18,20 @@ from tests.integration.gateway import CHAT, USAGE, gateway
 from tests.support import until
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from tests.integration.gateway import Gateway
 
 pytestmark = pytest.mark.timeout(90)
+
+
+@pytest.fixture(autouse=True)
+def _grpc_outlives_the_event_loop() -> Iterator[None]:
+    """Otherwise the last server's end joins gRPC's poller thread inside the loop: a blocking call."""
+    grpc.aio.init_grpc_aio()
+    yield
+    grpc.aio.shutdown_grpc_aio()
 
 
 def chat(content: str, *, stream: bool = False) -> bytes:
