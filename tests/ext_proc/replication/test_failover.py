@@ -50,7 +50,7 @@ async def ask(port: int, *command: str) -> Any:
     answers = []
     try:
         with contextlib.suppress(StoreError), faults("test"):
-            answers.append(await client.execute_command(*command))  # type: ignore[no-untyped-call]
+            answers.append(await client.execute_command(*command))
     finally:
         await disconnect(client)
     return answers[0] if answers else None
