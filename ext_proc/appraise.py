@@ -143,8 +143,8 @@ class Appraiser:
         pool = Pool.of(group.sums(now), float(waits.min()), held_seconds)
         look = group.look(
             waits,
-            request.prompt_tokens,
-            request.tokens_at(matched),
+            request,
+            matched,
             reserved,
             pool.seconds_per_token,
             PATIENCE[request.workload_class],

@@ -158,3 +158,11 @@ def _behind(state: EndpointState, prediction: Prediction) -> float:
     wait = prediction.prefill_wait + prediction.room_wait
     idle = 1 - min(BUSIEST, demand.arrivals * demand.service)
     return BEHIND_PRICE * demand.arrivals * length * (wait + length / 2) / idle
+
+
+def behind(state: EndpointState, now: float) -> tuple[float, float]:
+    """The same formula's parts that are the endpoint's: the longest prefill, and the factor of the rest."""
+    demand = state.demand
+    demand.refresh(now)
+    idle = 1 - min(BUSIEST, demand.arrivals * demand.service)
+    return BEHIND_LARGEST * demand.service, BEHIND_PRICE * demand.arrivals / idle

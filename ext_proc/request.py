@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
 WorkloadClass = Literal["interactive", "batch"]
 """Somebody waits for the first token, or only for the whole. Long prompts need no class: they are seen."""
@@ -61,8 +61,3 @@ class RoutingRequest:
     def tokens_of(self, blocks: int) -> float:
         """Tokens of so many matched blocks; the prompt's last one is always computed, to answer at all."""
         return min(blocks * self.tokens_per_block, max(0.0, self.prompt_tokens - 1))
-
-    def tokens_at(self, matched: Mapping[str, int]) -> dict[str, float]:
-        """The same for the matched blocks at each address."""
-        per_block, most = self.tokens_per_block, max(0.0, self.prompt_tokens - 1)
-        return {address: min(blocks * per_block, most) for address, blocks in matched.items()}

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ext_proc.choice import TIE_SECONDS, TIE_SHARE
-from ext_proc.price import OPTIMISM, STREAM_PRICE, Sums
+from ext_proc.price import OPTIMISM, STREAM_PRICE, Sums, behind
 from fleet.ledger import REQUEST_OVERHEAD_SECONDS
 
 if TYPE_CHECKING:
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from ext_proc.endpoint import EndpointState
+    from ext_proc.request import RoutingRequest
     from fleet.index import Members
 
 AT_ONCE = 4
@@ -29,6 +30,9 @@ AT_ONCE = 4
 
 LOOKS_MAX = 64
 """Endpoints looked at closely at most: what is cheaper beyond them is so by next to nothing."""
+
+FADED = 0.95
+"""What is left of a demand, at least, a second after its row was written."""
 
 SUMS_SECONDS = 0.25
 """How long the sums over all candidates stand: they change by one placement in hundreds meanwhile."""
@@ -54,6 +58,8 @@ class Board:
         self.per_token = np.zeros(len(states))  # seconds, of this request's own waiting
         self.streams = np.zeros(len(states))  # seconds for others, by second of prefill
         self.trust = np.ones(len(states))
+        self.longest = np.zeros(len(states))  # prefill that counts for those behind it, seconds,
+        self.behind = np.zeros(len(states))  # and what delaying those costs
         self.load = np.zeros(len(states))  # as `choice` compares it
         # Twice as long as needed, so that any slice of the right length is a different order.
         self._noise = np.random.default_rng(seed % (1 << 63)).random(2 * len(states))
@@ -68,6 +74,7 @@ class Board:
             self.per_token[row] = slowdown / (rate * (1 + OPTIMISM * state.rates.uncertainty))
             self.streams[row] = STREAM_PRICE * state.costs.stall * len(state.ledger.decodes)
             self.trust[row] = state.trust
+            self.longest[row], self.behind[row] = behind(state, now)
             self.load[row] = state.ledger.in_flight * state.decoding.tpot
         self._changed.clear()
 
@@ -112,23 +119,24 @@ class Group:
     def look(
         self,
         waits: NDArray[np.float64],
-        tokens: float,
-        matched: Mapping[str, float],
+        request: RoutingRequest,
+        matched: Mapping[str, int],
         reserved: Mapping[str, float],
         price_per_token: float,
         patience: float,
         offset: int,
     ) -> Look:
-        """The order in which to look at them closely, for a prompt of so many `tokens`, given their `waits`.
+        """The order in which to look at them closely, for this request, given their `waits`.
 
-        So many are `matched`, by address; there are `reserved` seconds ahead; a token costs all others
+        So many blocks are `matched`, by address; there are `reserved` seconds ahead; a token costs all others
         `price_per_token`, and a second of this request's own waiting counts as `patience`.
         """
         board, rows = self._board, self._rows
-        uncached = np.full(len(rows), float(tokens))
+        uncached = np.full(len(rows), float(request.prompt_tokens))
         if matched:
             places = [self._place[address] for address in matched]
-            held = np.fromiter(matched.values(), float, len(matched))
+            blocks = np.fromiter(matched.values(), float, len(matched))
+            held = np.minimum(blocks * request.tokens_per_block, max(0.0, request.prompt_tokens - 1))
             uncached[places] -= held * board.trust[rows[places]]
         wait = waits.copy()
         for address, seconds in reserved.items():
@@ -137,6 +145,8 @@ class Group:
         per_token = board.per_token[rows]
         prefill = REQUEST_OVERHEAD_SECONDS + uncached * per_token
         bounds = patience * (wait + prefill) + uncached * price_per_token + prefill * board.streams[rows]
+        length = np.minimum(prefill, board.longest[rows])
+        bounds += FADED * board.behind[rows] * length * (waits + 0.5 * length)
         load = board.load[rows]
         most = float(load.max())
         tie = TIE_SECONDS + TIE_SHARE * prefill

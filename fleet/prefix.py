@@ -11,6 +11,9 @@ import hashlib
 
 from xxhash import xxh3_64_intdigest
 
+ROOTS_MAX = 4096
+"""Scopes remembered; clients name salts, so there is no end of them, and at this number all are forgotten."""
+
 KEY_BYTES_MAX = 64
 """BLAKE2b takes keys up to this long; a longer secret is hashed first."""
 
@@ -21,9 +24,18 @@ class PrefixHasher:
     def __init__(self, key: bytes, block_bytes: int) -> None:
         self._key = key if len(key) <= KEY_BYTES_MAX else hashlib.blake2b(key).digest()
         self._block_bytes = block_bytes
+        self._roots: dict[tuple[str, ...], int] = {}
 
     def root(self, *scope: str) -> int:
         """The 64-bit start of every chain in one scope: model, LoRA, tenant, cache salt."""
+        root = self._roots.get(scope)
+        if root is None:
+            if len(self._roots) >= ROOTS_MAX:
+                self._roots.clear()
+            root = self._roots[scope] = self._root(scope)
+        return root
+
+    def _root(self, scope: tuple[str, ...]) -> int:
         digest = hashlib.blake2b(key=self._key, digest_size=8)
         for part in scope:
             data = part.encode("utf-8", "surrogatepass")

@@ -4,6 +4,7 @@ import random
 
 import pytest
 
+from ext_proc.request import RoutingRequest
 from ext_proc.shortlist import AT_ONCE, Board, Group
 from fleet.cost_model import CostModel
 from fleet.index import PrefixIndex
@@ -34,12 +35,13 @@ class Fleet:
     def batches(
         self,
         tokens: float = 1000,
-        matched: dict[str, float] | None = None,
+        matched: dict[str, int] | None = None,
         reserved: dict[str, float] | None = None,
         offset: int = 0,
     ) -> list[tuple[list[int], float]]:
         waits = self.group.waits(NOW)
-        look = self.group.look(waits, tokens, matched or {}, reserved or {}, 0.0, 1.0, offset)
+        asked = RoutingRequest(self.addresses, tokens, (), 10.0)
+        look = self.group.look(waits, asked, matched or {}, reserved or {}, 0.0, 1.0, offset)
         return [([state.row for state in batch], bound) for batch, bound in look.batches()]
 
 
@@ -67,12 +69,12 @@ def test_what_is_reserved_counts_as_a_queue() -> None:
 
 def test_whoever_holds_the_prompt_comes_before_others_as_far_as_it_is_trusted() -> None:
     fleet = Fleet()
-    assert 17 in fleet.batches(matched={fleet.addresses[17]: 900.0})[0][0]
+    assert 17 in fleet.batches(matched={fleet.addresses[17]: 90})[0][0]
     fleet.place(17, 500)  # a wait of half of what the match saves
-    assert 17 in fleet.batches(matched={fleet.addresses[17]: 900.0})[0][0]
+    assert 17 in fleet.batches(matched={fleet.addresses[17]: 90})[0][0]
     fleet.states[17].trust = 0.1
     fleet.states[17].changed()
-    assert 17 not in fleet.batches(matched={fleet.addresses[17]: 900.0})[0][0]
+    assert 17 not in fleet.batches(matched={fleet.addresses[17]: 90})[0][0]
 
 
 def test_the_bound_of_an_idle_endpoint_is_its_own_prefill() -> None:
