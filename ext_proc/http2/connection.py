@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 STREAMS_MAX = 4096
 """Calls at once on one connection: far above what Envoy's circuit breaker lets through to a picker."""
 
+STREAM_WINDOW = frames.DEFAULT_WINDOW
+"""What the other side may send of a call before it is read, as with gRPC's own servers."""
+
 _LARGEST_BLOCK = 1 << 16  # bytes of one call's headers, compressed
 _GRANT_BYTES = 1 << 20  # received on the connection before its window is opened again by so much
 
@@ -49,8 +52,7 @@ class Connection:
         self._granted = frames.LARGEST_WINDOW  # what the other side may still send in all
         self._send_window = frames.DEFAULT_WINDOW
         self._stream_send_window = frames.DEFAULT_WINDOW
-        # A whole body fits, so an exchange needs no update; a longer stream gets more as it is read.
-        self._stream_window = min(frames.LARGEST_WINDOW, largest_message + _GRANT_BYTES)
+        self._stream_window = STREAM_WINDOW
         # PRIORITY, GOAWAY and kinds that nobody knows change nothing.
         self._others: dict[int, Callable[[int, int, bytes], None]] = {
             Kind.RST_STREAM: self._on_reset,
@@ -95,12 +97,8 @@ class Connection:
     def take(self, stream: Stream) -> bytes:
         """The next message of a call that has one; room for as much more is granted in time."""
         message = stream.messages.popleft()
-        if not stream.ended and not stream.messages:
-            room = stream.receive_window + stream.unread_bytes
-            if room < self._stream_window - _GRANT_BYTES // 2:  # the next message may be of the largest
-                grant = self._stream_window - room
-                self.out += frames.window_update(stream.number, grant)
-                stream.receive_window += grant
+        if not stream.messages:
+            self._grant(stream)
         return message
 
     def write(self, stream: Stream, message: bytes) -> None:
@@ -131,6 +129,13 @@ class Connection:
         if not stream.gone:
             self.out += frames.reset(stream.number, code)
             self._drop(stream)
+
+    def _grant(self, stream: Stream) -> None:
+        """Have the other side send on, for a message that is not whole, or for the next one."""
+        if not stream.ended and stream.receive_window < self._stream_window // 2:
+            grant = self._stream_window - stream.receive_window
+            self.out += frames.window_update(stream.number, grant)
+            stream.receive_window += grant
 
     def _pump(self, stream: Stream) -> None:
         """Send what the windows allow, and the end after all of it."""
@@ -206,8 +211,10 @@ class Connection:
         stream.ended = bool(flags & Flag.END_STREAM)
         if status:
             self.finish(stream, status)
-        else:
-            stream.on_news()
+            return
+        if stream.unread_bytes and not stream.messages:
+            self._grant(stream)
+        stream.on_news()
 
     def _on_headers(self, flags: int, number: int, payload: bytes) -> None:
         payload = _unpadded(flags, payload)
