@@ -15,6 +15,7 @@ from ext_proc.decision import Decision
 from ext_proc.endpoint import EndpointState
 from ext_proc.events import Began, BlocksRemoved, BlocksStored, Cancelled, Ended, Moved, Placed, Standing
 from ext_proc.in_flight import InFlight
+from ext_proc.memory import Memory
 from ext_proc.outputs import OutputHistory
 from ext_proc.pick_id import PickIds
 from ext_proc.replicas import Replicas
@@ -96,6 +97,7 @@ class Picker:
         self._behind_grpc = {e.grpc_address: e.address for e in known if e.grpc_address}
         self.when_over: Callable[[str, Ended | None, float], None] = _nobody_asks
         self.publish: Callable[[str, RoutingEvent], None] = _nobody_listens
+        self.memory = Memory(self._endpoints, self._index, self._sessions)
         self._ids = PickIds(seed)
 
     @property
@@ -117,7 +119,7 @@ class Picker:
         """Every endpoint's state by address, for those who show it; only the picker changes it."""
         return self._endpoints
 
-    def tell(self, observer: Callable[[Outcome], None]) -> None:
+    def report_to(self, observer: Callable[[Outcome], None]) -> None:
         """`observer` hears, at once, how each request ended that was decided here."""
         self._in_flight.observer = observer
 
@@ -313,30 +315,6 @@ class Picker:
         if state is not None:
             state.rates.believe(prefill, certain=certain)
             state.changed()
-
-    def capacity(self, address: str) -> int:
-        """Blocks that a known endpoint is believed to have room for."""
-        return self._index.capacity(address)
-
-    def dump_blocks(self, address: str) -> bytes:
-        """What a known endpoint is believed to hold, for `load_blocks`."""
-        return self._index.dump(address)
-
-    def load_blocks(self, dumps: Mapping[str, bytes], capacities: Mapping[str, int]) -> None:
-        """Believe what another picker believed of endpoints that are known here."""
-        for address in dumps:
-            self._index.resize(address, capacities[address])
-        self._index.load(dumps)
-
-    def dump_sessions(self) -> list[tuple[str, tuple[str, float]]]:
-        """Every session with its endpoint and when it was last heard of."""
-        return self._sessions.dump()
-
-    def load_sessions(self, sessions: Iterable[tuple[str, str, float]], ahead: float) -> None:
-        """Remember sessions, longest idle first; their times are on a clock so many seconds `ahead`."""
-        for session, address, at in sessions:
-            if address in self._endpoints:
-                self._sessions.remember(session, address, at - ahead)
 
     def expire(self, now: float) -> int:
         """Give up requests that the log no longer speaks of, and idle sessions; how many requests."""

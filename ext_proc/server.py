@@ -75,7 +75,7 @@ class PickerService:
         self._metrics = metrics
         self._watchdog = watchdog or Watchdog(PICK_SECONDS, room.longest)
         self._reporter = reporter or Reporter(metrics)
-        picker.tell(self._reporter.over)
+        picker.report_to(self._reporter.over)
         self._tenants = tenants
         self._gateways = gateways
         self._someone_waits = asyncio.Event()

@@ -37,6 +37,7 @@ WITHOUT_A_TEST_OF_THEIR_OWN = {
     "ext_proc/__main__.py": "entry point",
     "ext_proc/endpoint.py": "ties together what has tests; driven by those of the picker",
     "ext_proc/gateway_reply.py": "messages; parsed by the tests of the duplex stream",
+    "ext_proc/memory.py": "what is passed on; passed on in tests/ext_proc/replication/test_warm_start.py",
     "ext_proc/placement.py": "a record",
     "ext_proc/reader.py": "reads what `steer` decides; driven by its tests",
     "ext_proc/reply.py": "messages; parsed by the tests of the stream",

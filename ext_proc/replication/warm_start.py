@@ -66,10 +66,12 @@ class WarmStart:
                 names = [copying.chunk_name(address, n) for n in range(copy.chunks[address])]
                 chunks = await self._streams.load(model, copy.cursor, names) if names else []
                 dumps[address] = b"".join(chunk for chunk in chunks if chunk)
-        self._picker.load_blocks(dumps, copy.capacities)
+        self._picker.memory.load_blocks(dumps, copy.capacities)
         names = [copying.chunk_name(_SESSIONS, n) for n in range(copy.session_chunks)]
         for chunk in await self._streams.load(model, copy.cursor, names) if names else ():
-            self._picker.load_sessions(copying.decode_sessions(chunk or b""), self._link.clock.offset or 0.0)
+            self._picker.memory.load_sessions(
+                copying.decode_sessions(chunk or b""), self._link.clock.offset or 0.0
+            )
         for outstanding in copy.outstanding:
             self._link.take_over(outstanding)
         self._link.cursor = copy.cursor
@@ -103,10 +105,10 @@ class WarmStart:
             at=link.store_time(),
             fingerprint=self._fingerprint,
             cursor=link.cursor,
-            capacities={address: self._picker.capacity(address) for address in self._addresses},
+            capacities={address: self._picker.memory.capacity(address) for address in self._addresses},
             outstanding=self._outstanding(),
         )
-        sessions = self._picker.dump_sessions()
+        sessions = self._picker.memory.dump_sessions()
         for start in range(0, len(sessions), copying.SESSIONS_PER_CHUNK):
             part = sessions[start : start + copying.SESSIONS_PER_CHUNK]
             offset = link.clock.offset or 0.0
@@ -114,7 +116,7 @@ class WarmStart:
             name = copying.chunk_name(_SESSIONS, start // copying.SESSIONS_PER_CHUNK)
             await self._streams.save(model, copy.cursor, name, chunk, COPY_LIVES_SECONDS)
         for address in self._addresses:
-            chunks = copying.split(self._picker.dump_blocks(address))
+            chunks = copying.split(self._picker.memory.dump_blocks(address))
             copy.chunks[address] = len(chunks)
             for number, chunk in enumerate(chunks):
                 name = copying.chunk_name(address, number)

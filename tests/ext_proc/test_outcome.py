@@ -16,7 +16,7 @@ def test_a_fallback_is_another_endpoint_in_a_first_attempt() -> None:
 def test_the_picker_tells_how_each_of_its_requests_ended_beside_what_it_predicted() -> None:
     picker = make_picker()
     told: list[Outcome] = []
-    picker.tell(told.append)
+    picker.report_to(told.append)
     first = pick(picker, request(), 10.0)
     picker.running(first.id, 10.1, endpoint=first.endpoints[0])
     picker.first_token(first.id, 10.5)
@@ -32,7 +32,7 @@ def test_the_picker_tells_how_each_of_its_requests_ended_beside_what_it_predicte
 def test_a_retry_is_told_with_its_attempts_and_without_a_first_token() -> None:
     picker = make_picker()
     told: list[Outcome] = []
-    picker.tell(told.append)
+    picker.report_to(told.append)
     placed = pick(picker, request(), 10.0)
     picker.running(placed.id, 11.0, endpoint=placed.endpoints[1], attempts=2)
     picker.first_token(placed.id, 11.5)
@@ -46,7 +46,7 @@ def test_a_retry_is_told_with_its_attempts_and_without_a_first_token() -> None:
 def test_tells_of_no_request_that_another_replica_decided_or_that_was_taken_back() -> None:
     here, there = make_picker(1, "here"), make_picker(2, "there")
     told: list[Outcome] = []
-    here.tell(told.append)
+    here.report_to(told.append)
     theirs = pick(there, request(candidates=(SLOW, THIRD)), 10.0)
     here.apply(theirs.placed, 10.1)
     assert here.finish(theirs.id, 11.0, endpoint=SLOW)

@@ -16,7 +16,7 @@ def warm(replica: Replica) -> WarmStart:
 
 
 def beliefs(replica: Replica) -> dict[str, set[bytes]]:
-    dumps = {address: replica.picker.dump_blocks(address) for address in (FAST, SLOW, THIRD)}
+    dumps = {address: replica.picker.memory.dump_blocks(address) for address in (FAST, SLOW, THIRD)}
     return {a: {d[i : i + 8] for i in range(0, len(d), 8)} for a, d in dumps.items()}
 
 
