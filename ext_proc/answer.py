@@ -15,6 +15,8 @@ SERVER_ERROR = 500
 TOKENS_MAX = 1e9
 """No true count of tokens is larger."""
 
+_READ, _CREATED = "cache_read_input_tokens", "cache_creation_input_tokens"
+
 _DECODER = json.JSONDecoder()
 
 
@@ -78,13 +80,16 @@ class Answer:
             said, _ = _DECODER.raw_decode(self._tail[start:].decode("utf-8", "replace"))
         except (ValueError, RecursionError):
             return Usage()
+        output = _count(said.get("completion_tokens", said.get("output_tokens")))
+        prompt = _count(said.get("prompt_tokens", said.get("input_tokens")))
         details = said.get("prompt_tokens_details") or said.get("input_tokens_details")
-        cached = details.get("cached_tokens") if isinstance(details, dict) else None
-        return Usage(
-            _count(said.get("completion_tokens", said.get("output_tokens"))),
-            _count(said.get("prompt_tokens", said.get("input_tokens"))),
-            _count(said.get("cache_read_input_tokens") if cached is None else cached),
-        )
+        if isinstance(details, dict):
+            return Usage(output, prompt, _count(details.get("cached_tokens")))
+        if _READ not in said and _CREATED not in said:
+            return Usage(output, prompt)
+        # Anthropic counts as input only what was neither read from the cache nor put there.
+        read, created = (_count(said.get(key)) or 0 for key in (_READ, _CREATED))
+        return Usage(output, None if prompt is None else prompt + read + created, read)
 
 
 def _count(value: Any) -> int | None:

@@ -56,8 +56,8 @@ _NOTHING: Mapping[str, float] = MappingProxyType({})
 class Picker:
     """Places requests on endpoints and learns from what becomes of them.
 
-    `tell` is called with all that this replica placed or learned by itself, and the endpoint it is about: for
-    the others. What came by `apply` is not told again.
+    `publish` is called with all that this replica placed or learned by itself, and the endpoint it is about:
+    for the others. What came by `apply` is not told again.
     """
 
     def __init__(

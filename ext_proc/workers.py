@@ -68,6 +68,13 @@ async def _serve(
     settings: Settings, source: str, stop: asyncio.Event, count: int | None, passed_on: Sequence[str]
 ) -> None:
     """One picker in this process, or several in others. Raises KvpilotError."""
+    if count not in (None, settings.picker.workers):
+        log.warning(
+            "%d workers, and %s says picker.workers: %d: Envoy asks as many as its xDS server read there",
+            count,
+            source,
+            settings.picker.workers,
+        )
     count = count or settings.picker.workers
     if count == 1:
         await app.run(settings, source, stop)

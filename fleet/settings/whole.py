@@ -133,6 +133,10 @@ def _check_addresses(settings: Settings) -> None:
 def _check_pools(settings: Settings) -> None:
     """What gateways ask for by an address is there."""
     clusters = {cluster_name(model.name, version.name) for model, version, _ in settings.pools()}
+    authorities = settings.endpoint_picker.pool_authorities
+    if authorities and settings.picker.transport == "grpc":
+        need = "none with picker.transport grpc: gRPC's own server shows no authority, http2 does"
+        raise checks.mistake("endpoint_picker.pool_authorities", len(authorities), need)
     for field in ("pool_addresses", "pool_authorities"):
         for name, cluster in getattr(settings.endpoint_picker, field).items():
             if cluster not in clusters:

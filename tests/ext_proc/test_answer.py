@@ -45,7 +45,14 @@ def test_an_answer_in_one_part_took_no_time_to_decode() -> None:
             b'{"usage":{"completion_tokens":3,"prompt_tokens":9,"prompt_tokens_details":{"cached_tokens":0}}}',
             Usage(3, 9, 0),
         ),
-        (b'{"usage": {"input_tokens": 9, "output_tokens": 3, "cache_read_input_tokens": 4}}', Usage(3, 9, 4)),
+        (
+            b'{"usage": {"input_tokens": 9, "output_tokens": 3, "cache_read_input_tokens": 4}}',
+            Usage(3, 13, 4),
+        ),
+        (
+            b'{"usage":{"input_tokens":9,"cache_creation_input_tokens":2,"cache_read_input_tokens":null}}',
+            Usage(None, 11, 0),
+        ),
         (
             b'{"usage":{"input_tokens":9,"output_tokens":3,"input_tokens_details":{"cached_tokens":4}}}',
             Usage(3, 9, 4),

@@ -10,6 +10,7 @@ from ext_proc.choice import AT_HOME, CHEAPEST, LEAST_BUSY
 from ext_proc.ledger_metrics import LedgerCollector
 from ext_proc.metrics import PickerMetrics
 from ext_proc.outcome import Outcome
+from ext_proc.replication.metrics import ReplicationMetrics
 from ext_proc.tallies import Tallies
 from fleet.outage import StoreOutage
 from tests.ext_proc.small import FAST, SLOW, make_picker
@@ -79,6 +80,7 @@ def everything() -> CollectorRegistry:
     StoreOutage(metrics.registry, "kvpilot_picker")
     StoreOutage(metrics.registry, "kvpilot_picker_leases")
     LedgerCollector(make_picker(), metrics.registry)
+    ReplicationMetrics(metrics.registry)
     return metrics.registry
 
 

@@ -308,10 +308,16 @@ def test_spans_go_nowhere_else(url: str) -> None:
 
 @pytest.mark.parametrize("field", ["pool_addresses", "pool_authorities"])
 def test_a_gateways_pool_is_one_of_the_clusters(field: str) -> None:
-    asked = one_pool_settings(endpoint_picker={field: {"10.0.0.9:9002": "m/v"}}).endpoint_picker
+    http2 = {"transport": "http2"}
+    asked = one_pool_settings(endpoint_picker={field: {"10.0.0.9:9002": "m/v"}}, picker=http2).endpoint_picker
     assert getattr(asked, field) == {"10.0.0.9:9002": "m/v"}
     with pytest.raises(ConfigError, match=r"endpoint_picker\.pool_.*m/other.*one of m/v"):
-        one_pool_settings(endpoint_picker={field: {"10.0.0.9:9002": "m/other"}})
+        one_pool_settings(endpoint_picker={field: {"10.0.0.9:9002": "m/other"}}, picker=http2)
+
+
+def test_authorities_are_asked_for_only_where_the_transport_shows_them() -> None:
+    with pytest.raises(ConfigError, match=r"pool_authorities.*http2"):
+        one_pool_settings(endpoint_picker={"pool_authorities": {"pool-a": "m/v"}})
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import os
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -12,15 +11,13 @@ import pytest_asyncio
 
 from fleet import settings_file
 from kvpilot.mesh import LocalMesh
-from tests.support import free_address
+from tests.support import TRANSPORT, free_address
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
 MODEL = "llama-3.1-8b"
 SPEED = 20.0
-TRANSPORT = os.environ.get("KVPILOT_TEST_TRANSPORT", "grpc")
-"""Of the picker: all that is shown here holds with `http2`, too."""
 KV_TOKENS = 4_000_000  # room for a prompt of 5 MB, which is 1.3 M tokens
 
 
@@ -56,8 +53,8 @@ async def running_mesh(data: dict[str, Any] | None = None, **changes: Any) -> As
     chosen = copy.deepcopy(data or FLEET)
     chosen |= {"listen": free_address(), "picker_metrics": free_address()}
     # What nobody reports is over soon enough for a test.
-    chosen["picker"] = {"silence_seconds": 4, "transport": TRANSPORT}
-    chosen |= changes
+    picker = {"silence_seconds": 4, "transport": TRANSPORT, **changes.pop("picker", {})}
+    chosen |= {**changes, "picker": picker}
     said: list[str] = []
     made = LocalMesh(settings_file.parse(chosen, "test"), source="test", announce=said.append)
     async with made as mesh:

@@ -24,7 +24,7 @@ from fleet.names import DESTINATION_KEY, LB_NAMESPACE, SERVED_KEY, SUBSET_KEY, S
 from fleet.prefix import PrefixHasher
 from fleet.settings import PickerSettings
 from kvpilot.mesh.ports import LOOPBACK
-from tests.support import free_address, free_port, one_pool_settings, until
+from tests.support import TRANSPORT, free_address, free_port, one_pool_settings, until
 from tests.xds_server.local_mesh import configured_envoy
 
 if TYPE_CHECKING:
@@ -119,7 +119,10 @@ class Served:
 
     @asynccontextmanager
     async def serving(self, address: str) -> AsyncIterator[None]:
-        async with serve_picker(self.service, address, 8 << 20), asyncio.TaskGroup() as tasks:
+        async with (
+            serve_picker(self.service, address, 8 << 20, transport=TRANSPORT),
+            asyncio.TaskGroup() as tasks,
+        ):
             running = [
                 tasks.create_task(self.service.dispatch()),
                 tasks.create_task(self.gateways.attend(self.silence)),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import time
 from typing import Any
 
 import pytest
@@ -112,6 +113,22 @@ HOSTILE = {
 @pytest.mark.parametrize("body", HOSTILE.values(), ids=list(HOSTILE))
 def test_hostile_bodies(name: str, body: bytes) -> None:
     assert reason(name, body) in KNOWN
+
+
+SLOWEST_SECONDS = 0.05
+"""Of CPU that one message may take, whatever it holds; the largest took 0.03."""
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_no_message_holds_up_the_others(name: str) -> None:
+    dearest = max(HOSTILE.values(), key=lambda body: cpu_seconds(name, body))
+    assert min(cpu_seconds(name, dearest) for _ in range(5)) < SLOWEST_SECONDS
+
+
+def cpu_seconds(name: str, body: bytes) -> float:
+    began = time.thread_time()
+    reason(name, body)
+    return time.thread_time() - began
 
 
 @pytest.mark.parametrize("name", NAMES)
