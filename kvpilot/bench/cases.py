@@ -14,9 +14,10 @@ ENDPOINTS = (10, 100, 1000)
 LARGEST_PROMPT = 8 << 20
 LARGEST_FLEET = 10_000
 
-MODES = ("buffered", "session")
+MODES = ("buffered", "session", "duplex")
 """`buffered`: Envoy sends the headers, then the body (BUFFERED_PARTIAL). `session`: a request whose session
-is known is decided in the header phase, and its body is not sent."""
+is known is decided in the header phase, and its body is not sent. `duplex`: Envoy asks as a gateway asks its
+endpoint picker, with everything of request and answer sent and sent back (FULL_DUPLEX_STREAMED)."""
 
 TRANSPORTS = ("grpc", "http2")
 """What carries the exchange in the picker's process."""

@@ -33,7 +33,8 @@ def settings_data(site: Site, runtime: Path) -> dict[str, Any]:
         "redis_url": f"unix://{runtime}/redis.sock",
         "xds_address": f"unix:{runtime}/xds.sock",
         "picker_address": f"unix:{runtime}/picker.sock",
-        "picker": {"transport": site.transport, **_MODES[site.mode]},
+        "picker": {"transport": site.transport, "session_fast_path": site.mode == "session"},
+        "endpoint_picker": {"mode": "always" if site.mode == "duplex" else "auto"},
         "models": [
             {
                 "name": "bench",
@@ -42,9 +43,6 @@ def settings_data(site: Site, runtime: Path) -> dict[str, Any]:
             }
         ],
     }
-
-
-_MODES: dict[str, dict[str, Any]] = {"buffered": {}, "session": {"session_fast_path": True}}
 
 
 def loopback(number: int) -> str:

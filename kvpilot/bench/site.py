@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import re
 import sys
 import time
 from dataclasses import asdict
@@ -22,6 +21,7 @@ from fleet.store.base import write_fleet
 from fleet.store.redis import RedisStore
 from kvpilot.bench.accounting import cpu_seconds, resident_mb
 from kvpilot.bench.arms import ECHOED, PICKED, echo_address
+from kvpilot.bench.counted import counted
 from kvpilot.bench.figures import Saturated
 from kvpilot.bench.fleets import settings_data
 from kvpilot.bench.load import Order, Report
@@ -92,18 +92,12 @@ class BenchSite:
         return Saturated(report.answered, report.seconds, after[0] - before[0], after[1] - before[1])
 
     async def picker_state(self) -> dict[str, float]:
-        """Resident memory of the picker in MB, what it knows, and how many of its requests it steered."""
+        """Resident memory of the picker in MB, and what it counted."""
         async with aiohttp.ClientSession() as session:
             address = self._settings.picker_metrics
             async with session.get(f"http://{address}/metrics") as response:
                 text = await response.text()
-        counts = {m[1]: float(m[2]) for m in re.finditer(r'_requests_total\{outcome="(.*?)"\} (\S+)', text)}
-        blocks = re.search(r"^kvpilot_picker_known_blocks (\S+)", text, re.MULTILINE)
-        return {
-            "rss_mb": resident_mb(self._pid("picker")),
-            "known_blocks": float(blocks[1]) if blocks else 0.0,
-            "steered_share": _steered(counts) / max(1.0, sum(counts.values())),
-        }
+        return {"rss_mb": resident_mb(self._pid("picker")), **counted(text)}
 
     @property
     def _sessions(self) -> bool:
@@ -208,10 +202,6 @@ class BenchSite:
             env=programs.environment(),
         )
         stack.push_async_callback(_end, self._load)
-
-
-def _steered(counts: dict[str, float]) -> float:
-    return sum(count for outcome, count in counts.items() if outcome.startswith("steered"))
 
 
 async def _answers(store: RedisStore) -> bool:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
         (["--prompt-bytes", "4096,"], "'' is not a whole number"),
         (["--endpoints", "0"], "'0' is not a whole number from 1 to 10000"),
         (["--endpoints", "²"], "is not a whole number"),
-        (["--mode", "guess"], "'guess' is not one of buffered, session"),
+        (["--mode", "guess"], "'guess' is not one of buffered, session, duplex"),
         (["--transport", "pigeon"], "'pigeon' is not one of grpc, http2"),
         (["--seconds", "nan"], "'nan' is not a number from 0.5 to 600"),
         (["--rounds", "0"], "'0' is not a whole number from 1 to 100"),
@@ -37,23 +37,27 @@ def test_says_in_one_line_what_would_be_right(
 FIGURES = {
     "prompt_bytes", "endpoints", "mode", "transport", "rps", "picker_cpu_us_per_request",
     "envoy_cpu_us_per_request", "added_p50_ms", "added_p95_ms", "added_p99_ms", "rss_mb", "rps_per_core",
-    "vs_echo", "echo_cpu_us_per_request",
+    "vs_echo", "echo_cpu_us_per_request", "steered_share", "fallbacks", "told_by_log", "in_flight",
 }  # fmt: skip
 
 
-def test_measures_through_a_real_envoy_and_leaves_nothing(kvpilot: Command) -> None:
+@pytest.mark.parametrize(("modes", "by_log"), [("buffered,session", True), ("duplex", False)])
+def test_measures_through_a_real_envoy_and_leaves_nothing(kvpilot: Command, modes: str, by_log: bool) -> None:
     options = ["--endpoints", "3", "--seconds", "0.5", "--rounds", "1", "--transport", "http2", "--json"]
-    process = kvpilot.start("bench", "picker", *options, "--mode", "buffered,session")
+    process = kvpilot.start("bench", "picker", *options, "--mode", modes)
     out, err = process.communicate(timeout=55)
     assert process.returncode == 0, err
     cases = json.loads(out)["cases"]
-    assert [case["mode"] for case in cases] == ["buffered", "session"]
+    assert [case["mode"] for case in cases] == modes.split(",")
     for case in cases:
         assert case.keys() >= FIGURES
         assert case["rps"] > 0
         assert case["picker_cpu_us_per_request"] > 0
         assert case["envoy_cpu_us_per_request"] > 0
         assert case["steered_share"] > 0.9
+        assert case["fallbacks"] == 0
+        assert (case["told_by_log"] > 0) == by_log
+        assert by_log or case["in_flight"] == 0  # an entry of the log may still be on its way
         assert case["rss_mb"] > 10
         low, high = case["spread"]["rps"]
         assert low <= case["rps"] <= high

@@ -3,6 +3,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from fleet import settings_file
+from kvpilot.bench.arms import as_gateway
 from kvpilot.bench.cases import MODES, Site
 from kvpilot.bench.fleets import loopback, settings_data
 
@@ -26,3 +27,4 @@ def test_makes_settings_that_servers_take(tmp_path: Path) -> None:
         assert len(settings.fleet().endpoints) == 1000
         assert settings.picker.transport == "http2"
         assert settings.picker.session_fast_path == (mode == "session")
+        assert as_gateway(settings) == (mode == "duplex")
