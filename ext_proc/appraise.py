@@ -146,6 +146,7 @@ class Appraiser:
             request,
             matched,
             reserved,
+            request.prompt_tokens + output,
             pool.seconds_per_token,
             PATIENCE[request.workload_class],
             self._random.getrandbits(30),

@@ -144,8 +144,7 @@ def price(
         later = per_token * prediction.work
         behind = _behind(state, prediction)
         streams = STREAM_PRICE * state.costs.stall * len(state.ledger.decodes) * prefill
-        kv_tokens = state.load.kv_tokens if state.load is not None else 0
-        memory = KV_PRICE_SECONDS * (needed_tokens / kv_tokens) ** 2 if kv_tokens else 0.0
+        memory = memory_price(state, needed_tokens)
         cost = own + later + behind + streams + memory
         candidates.append(Candidate(prediction, own, later, behind, streams, memory, cost))
     return candidates
@@ -158,6 +157,12 @@ def _behind(state: EndpointState, prediction: Prediction) -> float:
     wait = prediction.prefill_wait + prediction.room_wait
     idle = 1 - min(BUSIEST, demand.arrivals * demand.service)
     return BEHIND_PRICE * demand.arrivals * length * (wait + length / 2) / idle
+
+
+def memory_price(state: EndpointState, needed_tokens: float) -> float:
+    """Of the share of the KV cache that so many tokens take; 0 where nobody knows its size."""
+    kv_tokens = state.load.kv_tokens if state.load is not None else 0
+    return KV_PRICE_SECONDS * (needed_tokens / kv_tokens) ** 2 if kv_tokens else 0.0
 
 
 def behind(state: EndpointState, now: float) -> tuple[float, float]:

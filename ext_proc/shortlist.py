@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ext_proc.choice import TIE_SECONDS, TIE_SHARE
-from ext_proc.price import OPTIMISM, STREAM_PRICE, Sums, behind
+from ext_proc.price import OPTIMISM, STREAM_PRICE, Sums, behind, memory_price
 from fleet.ledger import REQUEST_OVERHEAD_SECONDS
 
 if TYPE_CHECKING:
@@ -60,6 +60,7 @@ class Board:
         self.trust = np.ones(len(states))
         self.longest = np.zeros(len(states))  # prefill that counts for those behind it, seconds,
         self.behind = np.zeros(len(states))  # and what delaying those costs
+        self.memory = np.zeros(len(states))  # seconds by token of KV cache, squared
         self.load = np.zeros(len(states))  # as `choice` compares it
         # Twice as long as needed, so that any slice of the right length is a different order.
         self._noise = np.random.default_rng(seed % (1 << 63)).random(2 * len(states))
@@ -75,6 +76,7 @@ class Board:
             self.streams[row] = STREAM_PRICE * state.costs.stall * len(state.ledger.decodes)
             self.trust[row] = state.trust
             self.longest[row], self.behind[row] = behind(state, now)
+            self.memory[row] = memory_price(state, 1.0)
             self.load[row] = state.ledger.in_flight * state.decoding.tpot
         self._changed.clear()
 
@@ -122,14 +124,16 @@ class Group:
         request: RoutingRequest,
         matched: Mapping[str, int],
         reserved: Mapping[str, float],
+        needed_tokens: float,
         price_per_token: float,
         patience: float,
         offset: int,
     ) -> Look:
         """The order in which to look at them closely, for this request, given their `waits`.
 
-        So many blocks are `matched`, by address; there are `reserved` seconds ahead; a token costs all others
-        `price_per_token`, and a second of this request's own waiting counts as `patience`.
+        So many blocks are `matched`, by address; there are `reserved` seconds ahead; `needed_tokens` of KV cache
+        will be taken; a token costs all others `price_per_token`, and a second of this request's own waiting
+        counts as `patience`.
         """
         board, rows = self._board, self._rows
         uncached = np.full(len(rows), float(request.prompt_tokens))
@@ -146,6 +150,7 @@ class Group:
         prefill = REQUEST_OVERHEAD_SECONDS + uncached * per_token
         bounds = patience * (wait + prefill) + uncached * price_per_token + prefill * board.streams[rows]
         length = np.minimum(prefill, board.longest[rows])
+        bounds += board.memory[rows] * needed_tokens**2
         bounds += FADED * board.behind[rows] * length * (waits + 0.5 * length)
         load = board.load[rows]
         most = float(load.max())

@@ -4,11 +4,13 @@ import random
 
 import pytest
 
+from ext_proc.price import KV_PRICE_SECONDS
 from ext_proc.request import RoutingRequest
 from ext_proc.shortlist import AT_ONCE, Board, Group
 from fleet.cost_model import CostModel
 from fleet.index import PrefixIndex
 from fleet.ledger import REQUEST_OVERHEAD_SECONDS
+from fleet.model import Load
 from tests.ext_proc.small import make_state
 
 RATE = 10_000.0
@@ -41,7 +43,7 @@ class Fleet:
     ) -> list[tuple[list[int], float]]:
         waits = self.group.waits(NOW)
         asked = RoutingRequest(self.addresses, tokens, (), 10.0)
-        look = self.group.look(waits, asked, matched or {}, reserved or {}, 0.0, 1.0, offset)
+        look = self.group.look(waits, asked, matched or {}, reserved or {}, tokens, 0.0, 1.0, offset)
         return [([state.row for state in batch], bound) for batch, bound in look.batches()]
 
 
@@ -83,6 +85,15 @@ def test_the_bound_of_an_idle_endpoint_is_its_own_prefill() -> None:
     fastest = RATE * (1 + 0.5 * state.rates.uncertainty)
     expected = REQUEST_OVERHEAD_SECONDS + 1000 / fastest
     assert fleet.batches()[0][1] == pytest.approx(expected)
+
+
+def test_room_in_the_kv_cache_counts_by_its_square() -> None:
+    fleet = Fleet(AT_ONCE + 1)
+    for state in fleet.states:
+        state.observe(Load(at=NOW, kv_blocks_max=100, tokens_per_block=100), NOW)
+        state.changed()
+    with_memory = fleet.batches()[0][1]
+    assert with_memory == pytest.approx(Fleet(AT_ONCE + 1).batches()[0][1] + KV_PRICE_SECONDS * 0.01)
 
 
 def test_among_equals_the_least_busy_come_first_and_otherwise_chance_decides() -> None:
