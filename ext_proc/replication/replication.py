@@ -67,7 +67,7 @@ class Replication:
                 picker.replicas.name,
                 fingerprint,
                 streams,
-                Hearing(picker, room, self.parking),
+                Hearing(model.name, picker, room, self.parking),
                 lambda name=model.name: self._outstanding(name),  # type: ignore[misc]
                 self._metrics,
                 outage,

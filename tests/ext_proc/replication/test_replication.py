@@ -10,7 +10,7 @@ from ext_proc.completions import LogEntry
 from fleet.errors import StartError
 from fleet.store.memory_streams import MemoryStreams
 from fleet.store.redis_streams import RedisStreams
-from tests.ext_proc.replication.replicas import Replica, running
+from tests.ext_proc.replication.replicas import ELSEWHERE, TWO_MODELS, Replica, running
 from tests.ext_proc.small import FAST, fresh, request
 from tests.support import running_redis, until
 
@@ -115,6 +115,22 @@ async def test_a_newcomer_hears_what_is_outstanding(streams: Streams) -> None:
             await until(lambda: two.picker.in_flight == 1)
             one.finish(placed)
             await until(lambda: two.picker.in_flight == 0)
+
+
+async def test_what_is_outstanding_of_one_model_says_nothing_of_another(streams: Streams) -> None:
+    one, two = (Replica(name, streams, fleet=TWO_MODELS) for name in ("one", "two"))
+    async with running(one, two):
+        here = one.place(request(fresh(1), candidates=(FAST,)))
+        there = one.place(request(fresh(2), candidates=(ELSEWHERE.address,)))
+        await until(lambda: two.picker.in_flight == 2)
+        answers = {"direction": "heard", "kind": "standing"}
+        before = two.count("kvpilot_picker_events_total", **answers)
+        for link in two.links:
+            link.resync("lost")
+        await until(lambda: two.count("kvpilot_picker_events_total", **answers) >= before + 2)
+        assert two.picker.placed_at(here.id) is not None
+        assert two.picker.placed_at(there.id) is not None
+        assert two.picker.known_blocks == one.picker.known_blocks == 200
 
 
 async def test_one_with_another_key_refuses_to_start_and_names_what_to_set(streams: Streams) -> None:
