@@ -110,7 +110,7 @@ class BlocksRemoved:
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """All that is outstanding of what `replica` placed so far on one model: anything else of its is over."""
+    """What `replica` has placed on one model, or holds for it, and is not over: anything else of its is."""
 
     replica: str
     ids: tuple[str, ...]

@@ -72,7 +72,9 @@ class Hearing:
             elif isinstance(event, Waits | Left):
                 self._hold(event, now)
             elif isinstance(event, Standing):
-                self._apply(replace(event, model=self._model), now)
+                of_model = replace(event, model=self._model)
+                self._room.keep_only(of_model)
+                self._apply(of_model, now)
             else:
                 self._apply(event, now)
                 if isinstance(event, Placed) and not event.again:

@@ -102,7 +102,7 @@ class Replication:
                 await link.leave()
 
     def tick(self) -> None:
-        """Tell whom the room holds, and drop what has been parked for too long."""
+        """Tell whom the room holds, and forget what has been parked for too long and whom the dead held."""
         self.parking.open = any(link.others for link in self.links.values())
         self.parking.expire(self._monotonic())
         late = (self.parking.applied, self.parking.dropped)
@@ -110,6 +110,7 @@ class Replication:
         self._metrics.parked_entries.labels("dropped").inc(late[1] - self._late[1])
         self._late = late
         self._metrics.parked.set(len(self.parking))
+        self._room.forget_absent()
         for event in self._room.take_news():
             if isinstance(event, Waits):
                 self._held[event.id] = self._models.get(event.address, "")
@@ -154,8 +155,10 @@ class Replication:
         if link is not None:
             link.tell(event)
 
-    def _outstanding(self, model: str) -> list[Placed | Began]:
-        """What this replica placed on endpoints of the model, and is not over."""
+    def _outstanding(self, model: str) -> list[Placed | Began | Waits]:
+        """What this replica placed on endpoints of the model, or holds for them, and is not over."""
         told = self._picker.outstanding(self._picker.replicas.name)
         placed = {e.id for e in told if hasattr(e, "endpoints") and self._models.get(e.endpoints[0]) == model}
-        return [event for event in told if event.id in placed]
+        waits = self._room.standing(model)
+        self._held.update((event.id, model) for event in waits)
+        return [*(event for event in told if event.id in placed), *waits]

@@ -7,6 +7,7 @@ import pytest
 
 from ext_proc import completions
 from ext_proc.completions import LogEntry
+from ext_proc.events import Waits
 from fleet.errors import StartError
 from fleet.store.memory_streams import MemoryStreams
 from fleet.store.redis_streams import RedisStreams
@@ -115,6 +116,31 @@ async def test_a_newcomer_hears_what_is_outstanding(streams: Streams) -> None:
             await until(lambda: two.picker.in_flight == 1)
             one.finish(placed)
             await until(lambda: two.picker.in_flight == 0)
+
+
+async def test_whoever_missed_news_hears_whom_the_others_hold_still(streams: Streams) -> None:
+    one, two = Replica("one", streams), Replica("two", streams)
+    async with running(one, two):
+        for n in range(1, 7):
+            one.place(request(range(n * 10**6, n * 10**6 + 9000)))
+        two.place(request(fresh(2)))
+        await until(lambda: one.picker.replicas.present("two") and two.picker.replicas.present("one"))
+        stays, leaves = (one.room.arrive(request(fresh(n)), one.now()) for n in (3, 4))
+        await until(lambda: len(two.room._others) == 2)
+        one.room.leave(leaves)
+        one.room.take_news()  # nobody hears of it
+        two.link.resync("lost")
+        await until(lambda: len(two.room._others) == 1)
+        assert next(iter(two.room._others.values())).turn[1] == stays.turn[1]
+        one.room.leave(stays)
+        await until(lambda: not two.room._others)
+
+
+async def test_whom_a_dead_replica_held_is_forgotten_though_nobody_is_held_here() -> None:
+    one = Replica("one", MemoryStreams())
+    one.room.hear(Waits("dead/1", "dead", (one.now(), 1), FAST, 0.5, 0.5))
+    one.exchange.tick()
+    assert not one.room._others
 
 
 async def test_what_is_outstanding_of_one_model_says_nothing_of_another(streams: Streams) -> None:
