@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from typing import TYPE_CHECKING
 
@@ -31,6 +32,9 @@ TICK_SECONDS = 0.02
 
 CONFLICT_SECONDS = 2.5
 """A replica with another key that is really there says so again within this; one that crashed does not."""
+
+LEAVE_SECONDS = 0.5
+"""For the last words on all models together: a store that hangs keeps nobody from stopping."""
 
 
 class Replication:
@@ -98,8 +102,9 @@ class Replication:
                     tasks.create_task(self.warm_starts[link.model].run())
                 tasks.create_task(self._tick())
         finally:
-            for link in self.links.values():
-                await link.leave()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(LEAVE_SECONDS):
+                    await asyncio.gather(*(link.leave() for link in self.links.values()))
 
     def tick(self) -> None:
         """Tell whom the room holds, and forget what has been parked for too long and whom the dead held."""

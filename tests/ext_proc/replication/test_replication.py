@@ -174,6 +174,34 @@ async def test_one_that_crashed_with_another_key_is_in_nobodys_way(streams: Stre
         assert two.link.others == ()
 
 
+class HangingStreams(MemoryStreams):
+    """Never says that it heard of a departure."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.leaving: list[str] = []
+        self.given_up: list[tuple[str, int]] = []
+
+    async def leave(self, model: str, names: list[str]) -> None:
+        assert names
+        self.leaving.append(model)
+        try:
+            await asyncio.Event().wait()
+        finally:
+            self.given_up.append((model, len(self.leaving)))
+
+
+async def test_stopping_says_so_on_all_models_together_and_gives_up_soon() -> None:
+    streams = HangingStreams()
+    one = Replica("one", streams, fleet=TWO_MODELS)
+    task = asyncio.ensure_future(one.exchange.run())
+    await one.exchange.ready.wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert sorted(streams.given_up) == [("m", 2), ("n", 2)]
+
+
 async def test_without_others_no_log_entry_is_kept(streams: Streams) -> None:
     one = Replica("one", streams)
     async with running(one):
