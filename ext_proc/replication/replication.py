@@ -142,13 +142,14 @@ class Replication:
 
     async def _make_sure(self) -> None:
         """Who started while the store was away, or with another at once, sees only now who else is there."""
-        looks = 0
-        while looks < KEY_LOOKS:
+        looks, links = 0, self.links.values()
+        while looks < KEY_LOOKS or any(link.strangers for link in links):
             await asyncio.sleep(PULSE_SECONDS)
-            with self._outage.tolerated():
-                for link in self.links.values():
-                    await self._refuse_strangers(link)
-                looks += all(link.attended for link in self.links.values())
+            looks += all(link.attended for link in links)
+            for link in links:
+                if link.strangers:  # else nothing is asked of the store, and it may be away
+                    with self._outage.tolerated():
+                        await self._refuse_strangers(link)
 
     async def _refuse_strangers(self, link: Link) -> None:
         """Raises StartError where an older replica with another key is there, StoreError."""

@@ -3,11 +3,15 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
+import grpc
 import pytest
+from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
+from grpc_health.v1.health_pb2_grpc import HealthStub
 
 from ext_proc.app import become_ready, read_key, run
 from ext_proc.metrics import PickerMetrics
 from ext_proc.picker import Picker
+from ext_proc.replication.presence import fingerprint
 from ext_proc.view import View
 from ext_proc.watchdog import Watchdog
 from fleet.errors import ConfigError, StartError
@@ -74,6 +78,29 @@ async def test_a_key_that_others_do_not_have_is_one_error_though_it_is_found_out
             there.symlink_to(tmp_path / "redis.sock")
             with pytest.raises(StartError, match="with another secret"):
                 await ending
+        await streams.close()
+
+
+async def test_stops_serving_before_it_leaves_the_others(tmp_path: Path) -> None:
+    address, stop = free_address(), asyncio.Event()
+    async with running_redis(tmp_path) as url, grpc.aio.insecure_channel(address) as channel:
+        settings = one_pool_settings(picker={"transport": "http2"}, picker_address=address, redis_url=url)
+        key = fingerprint(b"shared", settings.picker.block_bytes)
+        streams = RedisStreams(url)
+        other = Replica("other", streams, key=key)
+        async with running(other):
+            ending = asyncio.ensure_future(run(settings, "mine.yaml", stop, key=b"shared"))
+            await until(lambda: other.link.others)
+            call = HealthStub(channel).Watch(HealthCheckRequest(), wait_for_ready=True)
+            while (await call.read()).status != HealthCheckResponse.SERVING:
+                pass
+            stop.set()
+            assert (await call.read()).status == HealthCheckResponse.NOT_SERVING
+            await other.link.beat()
+            assert other.link.others
+            await ending
+            await other.link.beat()
+            assert not other.link.others
         await streams.close()
 
 
