@@ -179,10 +179,9 @@ class DuplexStream:
         if decision is None or self._closed:
             return
         self._closed = True
-        if self._answer.status == 0 and self._answer_shown:
-            self._news.cancel(
-                decision.id, now
-            )  # no answer came: the client left, or the gateway did not obey
+        if self.decision is None or (self._answer.status == 0 and self._answer_shown):
+            # Nobody was told, or no answer came: the client left, or the gateway did not obey.
+            self._news.cancel(decision.id, now)
         else:
             # Where answers are not shown, all that can be said is that this one may have been.
             self._finish(decision, now, cut=self._answer_shown)

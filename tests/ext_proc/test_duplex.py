@@ -350,6 +350,20 @@ def test_what_a_held_request_got_is_taken_back_where_nobody_was_told() -> None:
     assert site.picker.in_flight == 0
 
 
+def test_nothing_is_learned_of_a_held_request_that_nobody_was_told_where_answers_are_not_shown() -> None:
+    site = Site(hold_seconds=60)
+    full = [site.picker.pick(huge(address), 1.0) for address in ADDRESSES]
+    stream = site.stream()
+    asked(stream, answers=NONE)
+    free(site, full)
+    before = site.picker.known_blocks
+    site.room.dispatch(1.2)
+    assert stream.held is not None
+    assert stream.held.settled
+    stream.end(1.3)
+    assert (site.picker.in_flight, site.picker.known_blocks) == (0, before)
+
+
 def test_an_open_exchange_is_not_given_up_for_its_silence() -> None:
     site = Site(silence_seconds=5)
     stream = site.stream()
