@@ -29,6 +29,9 @@ if TYPE_CHECKING:
     from ext_proc.steer import Steered
     from ext_proc.waiting import Held
 
+GRPC_STATUS = "grpc-status"
+"""In an answer's trailers, or in its headers where nothing comes after them: how a gRPC call ended."""
+
 TEST_SELECTION_HEADER = "test-epp-endpoint-selection"
 """Request header by which conformance tests choose endpoints."""
 
@@ -159,6 +162,7 @@ class DuplexStream:
             return self._on_response_headers(message.response_headers, now)
         if kind == "response_body":
             return self._on_response_body(message.response_body, now)
+        self._answer.ended(opening.trailers_of(message.response_trailers).get(GRPC_STATUS, ""))
         return self._answer_over(now, (gateway_reply.TRAILERS["response"],))
 
     def go(self, held: Held, now: float) -> Sequence[bytes]:
@@ -288,7 +292,8 @@ class DuplexStream:
         self.attend(now)
 
     def _on_response_headers(self, headers: pb.HttpHeaders, now: float) -> Sequence[bytes]:
-        self._answer.began(opening.headers_of(headers).get(":status", ""))
+        found = opening.headers_of(headers)
+        self._answer.began(found.get(":status", ""), found.get(GRPC_STATUS, ""))
         replies = (gateway_reply.served(self.served, tell=self._rules.test_headers),)
         return self._answer_over(now, replies) if headers.end_of_stream else replies
 
