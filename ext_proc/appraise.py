@@ -101,6 +101,7 @@ class Appraiser:
             return None
         kept = self._groups.get(id(addresses))
         if kept is not None and kept[0] is addresses:
+            self._groups.move_to_end(id(addresses))
             return kept[1]
         states = self._known(addresses)
         if len(states) <= FEW:
