@@ -97,10 +97,10 @@ class News(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """What holds for every exchange with the gateways that ask on one port."""
+    """What holds for every exchange with the gateways that ask at one address."""
 
     pools: Pools
-    port: str = ""  # the cluster that this port is for, '' for any
+    cluster: str = ""  # that this address is for, '' for any
     body_max: int = 8 << 20  # bytes that are gathered; a longer body is decided from its beginning
     test_headers: bool = False  # obey and answer the headers of the conformance tests
 
@@ -202,7 +202,7 @@ class DuplexStream:
         pools = self._rules.pools
         self.cluster = pools.meant(
             opening.cluster_of(message),
-            self._rules.port,
+            self._rules.cluster,
             self._among,
             grpc=headers.get("content-type", "").startswith("application/grpc"),
         )

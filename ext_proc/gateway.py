@@ -96,10 +96,10 @@ class Gateways:
             for stream in list(self._open):
                 stream.attend(now)
 
-    async def process(self, first: bytes, context: Any, port: str, host: Host) -> None:
-        """One exchange, on `port`'s cluster. `context` reads and writes messages."""
-        port = port or (self._asked_for(context) if self._authorities else "")
-        rules = Rules(self._pools, port, self._body_max, self._test_headers)
+    async def process(self, first: bytes, context: Any, cluster: str, host: Host) -> None:
+        """One exchange, on an address for one `cluster`, or for any (''). `context` reads and writes messages."""
+        cluster = cluster or (self._asked_for(context) if self._authorities else "")
+        rules = Rules(self._pools, cluster, self._body_max, self._test_headers)
         stream = DuplexStream(self._decider, self._picker, rules)
         began = time.monotonic()
         self._open.add(stream)

@@ -57,6 +57,13 @@ def test_names_the_flags_that_have_no_effect_yet() -> None:
     assert not list(command.without_effect(parse()))
 
 
+def test_says_that_one_worker_serves_however_many_the_file_names(file: Path) -> None:
+    options = parse("-c", str(file))
+    assert command.workers_without_effect(command.settings_for(options)) == ""
+    two = one_pool_settings(picker={"workers": 2})
+    assert command.workers_without_effect(two) == "picker.workers 2: no effect, one worker serves"
+
+
 def test_one_port_cannot_serve_both(file: Path) -> None:
     with pytest.raises(ConfigError, match="another port"):
         command.settings_for(parse("-c", str(file), "--grpc-port", "9003"))
