@@ -131,9 +131,9 @@ class Group:
     ) -> Look:
         """The order in which to look at them closely, for this request, given their `waits`.
 
-        So many blocks are `matched`, by address; there are `reserved` seconds ahead; `needed_tokens` of KV cache
-        will be taken; a token costs all others `price_per_token`, and a second of this request's own waiting
-        counts as `patience`.
+        So many blocks are `matched`, by address; there are `reserved` seconds ahead; `needed_tokens` of KV
+        cache will be taken; a token costs all others `price_per_token`, and a second of this request's own
+        waiting counts as `patience`.
         """
         board, rows = self._board, self._rows
         uncached = np.full(len(rows), float(request.prompt_tokens))
