@@ -97,7 +97,7 @@ class Gateways:
                 stream.attend(now)
 
     async def process(self, first: bytes, context: Any, cluster: str, host: Host) -> None:
-        """One exchange, on an address for one `cluster`, or for any (''). `context` reads and writes messages."""
+        """One exchange, at an address for one `cluster`, '' for any. `context` reads and writes messages."""
         cluster = cluster or (self._asked_for(context) if self._authorities else "")
         rules = Rules(self._pools, cluster, self._body_max, self._test_headers)
         stream = DuplexStream(self._decider, self._picker, rules)

@@ -30,12 +30,11 @@ class Pools:
     def meant(self, route: str, asked: str, subset: Collection[str] | None, *, grpc: bool = False) -> str:
         """The cluster that is meant; '' where nobody can tell.
 
-        By the `route`'s own cluster, if it is one of ours; else by what is `asked` for, by
-        address or by name; else
-        by the endpoints that it allows; else there is only one. A gRPC request goes where the same version
-        serves gRPC, if it does.
+        By the `route`'s own cluster, if it is one of ours; else by the one that is `asked` for, by an address
+        or a name of its own; else by the endpoints that are allowed; else there is only one. A gRPC request
+        goes where the same version serves gRPC, if it does.
         """
-        cluster = self._meant(route, port, subset)
+        cluster = self._meant(route, asked, subset)
         served = self._grpc.get(cluster, "") if grpc else ""
         return served if served in self._addresses else cluster
 
