@@ -164,7 +164,23 @@ async def run(
                 [explain_page.route(steerer)],
                 2 * settings.envoy.buffer_bytes,  # base64, and headers
             ),
-            serve_picker(
+            asyncio.TaskGroup() as tasks,
+        ):
+            view = View(fleet, picker, store, metrics, outage)
+            jobs = [
+                replication.run(),
+                view.run(settings.collect.interval_seconds),
+                service.dispatch(),
+                gateways.attend(settings.picker.silence_seconds),
+                health.run(),
+                become_ready(watchdog, replication.ready, view, FIRST_STATE_SECONDS),
+                guarded(replication.ready, settings.picker.stuck_seconds),
+            ]
+            if admission.budgets is not None:
+                leases = StoreOutage(metrics.registry, "kvpilot_picker_leases")
+                jobs.append(Lender(admission.budgets, store, leases).run())
+            running = [tasks.create_task(job) for job in jobs]
+            async with serve_picker(
                 service,
                 address,
                 settings.envoy.buffer_bytes,
@@ -172,24 +188,10 @@ async def run(
                 health_address=None if worker else asked.health_address,
                 pool_addresses={} if worker else asked.pool_addresses,
                 transport=settings.picker.transport,
-            ),
-            asyncio.TaskGroup() as tasks,
-        ):
-            log.info("picking among %d endpoints on %s", len(fleet.endpoints), address)
-            view = View(fleet, picker, store, metrics, outage)
-            running = [
-                tasks.create_task(replication.run()),
-                tasks.create_task(view.run(settings.collect.interval_seconds)),
-                tasks.create_task(service.dispatch()),
-                tasks.create_task(gateways.attend(settings.picker.silence_seconds)),
-                tasks.create_task(health.run()),
-                tasks.create_task(become_ready(watchdog, replication.ready, view, FIRST_STATE_SECONDS)),
-                tasks.create_task(guarded(replication.ready, settings.picker.stuck_seconds)),
-            ]
-            if admission.budgets is not None:
-                leases = StoreOutage(metrics.registry, "kvpilot_picker_leases")
-                running.append(tasks.create_task(Lender(admission.budgets, store, leases).run()))
-            await stop.wait()
+            ):
+                log.info("picking among %d endpoints on %s", len(fleet.endpoints), address)
+                await stop.wait()
+            # Only now: whoever is still answered needs them, and Redis may be slow to hear that we leave.
             for task in running:
                 task.cancel()
     except* KvpilotError as errors:

@@ -110,10 +110,11 @@ class BlocksRemoved:
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """All that is outstanding of what `replica` placed so far: anything else of its is over."""
+    """What `replica` has placed on one model, or holds for it, and is not over: anything else of its is."""
 
     replica: str
     ids: tuple[str, ...]
+    model: str = ""  # does not travel: whoever hears it knows whose stream it read
 
 
 @dataclass(frozen=True, slots=True)

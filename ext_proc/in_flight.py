@@ -92,9 +92,10 @@ class InFlight:
         return [id_ for id_, placement in self._placements.items() if placement.replica == replica]
 
     def keep_only(self, standing: Standing, now: float) -> None:
-        """A replica said what is outstanding of its placements: the others are over."""
+        """A replica said what is outstanding of its placements on one model: the others there are over."""
         for id_ in set(self.of_replica(standing.replica)).difference(standing.ids):
-            self.cancel(id_, now)
+            if self._placements[id_].state.endpoint.model == standing.model:
+                self.cancel(id_, now)
 
     def silent_since(self, at: float, long_ago: float, present: Callable[[str], bool]) -> list[str]:
         """Requests that nothing was heard of since `at`.

@@ -44,6 +44,6 @@ class Lender:
                 self._budgets.lent(ask, lease, now)
             answered = True
         if answered:
-            self._budgets.found()
+            self._budgets.found(now)
         else:
             self._budgets.lost()

@@ -317,11 +317,14 @@ class Picker:
             state.changed()
 
     def expire(self, now: float) -> int:
-        """Give up requests that the log no longer speaks of, and idle sessions; how many requests."""
+        """Give up requests that the log no longer speaks of, and idle sessions; how many of our own requests.
+
+        Each replica gives up all that it knows of: counted by its own, a lost request counts once.
+        """
         self.replicas.expire(now)
         silence = self._settings.silence_seconds
         silent = self._in_flight.silent_since(now - silence, now - LOST * silence, self.replicas.present)
-        own = set(self._in_flight.of_replica(self.replicas.name)) if silent else ()
+        own = set(self._in_flight.of_replica(self.replicas.name)) if silent else set()
         for id_ in silent:
             if id_ in own:
                 self.publish(self._in_flight.address(id_), Cancelled(id_, now))
@@ -330,7 +333,7 @@ class Picker:
             self.when_over(id_, Ended(id_, now), now)
         self._sessions.expire(now - self._settings.session_ttl_seconds)
         self._appraiser.refresh(now)
-        return len(silent)
+        return len(own.intersection(silent))
 
     def traffic(self, at: float) -> dict[str, Traffic]:
         """What was seen of each endpoint lately; `at` is the Unix time to put on it."""

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from ext_proc.admission.refusal import Refusal
     from ext_proc.choice import Considered
     from ext_proc.decision import Decision
-    from ext_proc.events import HoldEvent
+    from ext_proc.events import HoldEvent, Standing
     from ext_proc.picker import Picker
     from ext_proc.request import RoutingRequest
 
@@ -87,6 +87,7 @@ class Held:
     # While it is held:
     turn: tuple[float, int] = (0.0, 0)  # who has the lowest goes first; no two are equal
     prefill: float = 0.0  # seconds, where it is shortest
+    told: bool = False  # whether the other replicas heard of it
     address: str = ""  # where it would go,
     reserved: float = 0.0  # and the seconds of prefill it would be there
 
@@ -177,13 +178,29 @@ class WaitingRoom:
             self._others[event.id] = event
             self._count(event.address, event.reserved, event.prefill)
 
+    def standing(self, model: str) -> list[Waits]:
+        """Whom we hold for that model, for those who missed news."""
+        return [self._waits(held) for held in self._held if self._is_of(held.address, model)]
+
+    def keep_only(self, standing: Standing) -> None:
+        """A replica said whom it holds on one model: of its others there nobody is held any longer."""
+        kept = frozenset(standing.ids)
+        for id_, other in list(self._others.items()):
+            its = other.replica == standing.replica and self._is_of(other.address, standing.model)
+            if its and id_ not in kept:
+                self.hear(Left(id_))
+
+    def forget_absent(self) -> None:
+        """Whom a replica held that is not there any more, nobody holds."""
+        present = self._picker.replicas.present
+        for id_ in [id_ for id_, other in self._others.items() if not present(other.replica)]:
+            self.hear(Left(id_))
+
     def dispatch(self, now: float) -> None:
         """Settle those whose turn it is; who waited for `longest` goes wherever it is best to wait."""
         for held in [held for held in self._held if held.arrived <= now - self.longest]:
             self._send(held, now)
-        replicas = self._picker.replicas
-        for id_ in [id_ for id_, other in self._others.items() if not replicas.present(other.replica)]:
-            self.hear(Left(id_))
+        self.forget_absent()
         if all(queue > FED_SECONDS for queue in self._picker.queues(now)):
             self._looked_at = None
             return
@@ -267,14 +284,20 @@ class WaitingRoom:
         moved = held.address != best.address
         held.address, held.reserved = best.address, best.prefill
         self._count(held.address, held.reserved, 0.0)
-        replicas = self._picker.replicas
-        if moved and not replicas.nobody_else:
-            self._news.append(
-                Waits(self._id(held), replicas.name, held.turn, held.address, held.reserved, held.prefill)
-            )
+        if (moved or not held.told) and not self._picker.replicas.nobody_else:
+            self._news.append(self._waits(held))
+
+    def _waits(self, held: Held) -> Waits:
+        held.told = True
+        name = self._picker.replicas.name
+        return Waits(self._id(held), name, held.turn, held.address, held.reserved, held.prefill)
 
     def _id(self, held: Held) -> str:
         return f"{self._picker.replicas.name}/{held.turn[1]}"
+
+    def _is_of(self, address: str, model: str) -> bool:
+        state = self._picker.endpoints.get(address)
+        return state is not None and state.endpoint.model == model
 
     def _send(self, held: Held, now: float) -> None:
         self._remove(held)
@@ -284,7 +307,7 @@ class WaitingRoom:
         del self._held[bisect_right(self._held, held.turn, key=_TURN) - 1]
         self._count(held.address, -held.reserved, -held.prefill)
         held.prefill = held.reserved = 0.0
-        if not self._picker.replicas.nobody_else:
+        if held.told:  # even if nobody is heard of now: they hear of us
             self._news.append(Left(self._id(held)))
 
     def _count(self, address: str, reserved: float, prefill: float) -> None:

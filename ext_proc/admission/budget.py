@@ -6,13 +6,15 @@ is left. So within any window tenants use at most
     budget + replicas x (lease + the largest request)
 
 of tokens, counted as they are charged. While the store is away each replica lets its tenants have budget /
-replicas within any window and the rest of one request, what it let them have before included. A tenant that
-a replica has not seen for a window begins with a lease that is booked afterwards. What an answer really used
-replaces what was expected of it at its end.
+replicas within any window and the rest of one request, what it let them have before included; replicas are
+those known before, for they hear of each other through the store, and any that come to be known. A tenant
+that a replica has not seen for a window begins with a lease that is booked afterwards. What an answer
+really used replaces what was expected of it at its end.
 """
 
 from __future__ import annotations
 
+import math
 from collections import OrderedDict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -30,6 +32,9 @@ ACCOUNTS_MAX = 10_000
 
 EMPTY_SECONDS = 1.0
 """An account without free tokens is asked for again after this time, or when some are free."""
+
+HEARD_AGAIN_SECONDS = 10.0
+"""When the store is back, whoever was not heard of for so long is really gone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +68,8 @@ class Budgets:
         self._settings = settings
         self._budgets = {t.name: t.budget_tokens for t in settings.known if t.budget_tokens is not None}
         self._replicas = replicas
+        self._sharing = 1  # replicas, as believed last with the store there; or more, if more came since
+        self._back_at = -math.inf
         self._accounts: OrderedDict[str, _Account] = OrderedDict()
         self.away = False
 
@@ -74,7 +81,8 @@ class Budgets:
         name = f"{model}\0{tenant}" if self._settings.budget_per_model else tenant
         account = self._account(name, budget, now)
         if self.away:
-            share = budget / max(1, self._replicas())
+            self._sharing = max(self._sharing, self._replicas())
+            share = budget / self._sharing
             if account.own.used(now) >= share:
                 return account.own.frees_in(now)
         elif account.credit <= 0:
@@ -124,12 +132,17 @@ class Budgets:
             account.empty_until = now + min(lease.frees_in, EMPTY_SECONDS)
 
     def lost(self) -> None:
-        """The store does not answer."""
+        """The store does not answer: replicas, who hear of each other through it, will seem to be gone."""
         self.away = True
+        self._sharing = max(self._sharing, self._replicas())
 
-    def found(self) -> None:
-        """The store answers again."""
-        self.away = False
+    def found(self, now: float) -> None:
+        """The store answers."""
+        if self.away:
+            self.away, self._back_at = False, now
+        known = self._replicas()
+        settled = now >= self._back_at + HEARD_AGAIN_SECONDS
+        self._sharing = known if settled else max(self._sharing, known)
 
     def _use(self, account: _Account, tokens: float, now: float) -> None:
         account.own.add(tokens, now)

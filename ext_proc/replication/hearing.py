@@ -6,11 +6,11 @@ point; a number left out is news that was lost, and then the others are asked wh
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from ext_proc import completions
-from ext_proc.events import Asked, Began, Cancelled, Ended, Left, Placed, Waits
+from ext_proc.events import Asked, Began, Cancelled, Ended, Left, Placed, Standing, Waits
 
 if TYPE_CHECKING:
     from ext_proc.events import RoutingEvent, SharedEvent
@@ -42,7 +42,8 @@ class Heard:
 class Hearing:
     """One model's news for one picker. Times are seconds on the picker's clock."""
 
-    def __init__(self, picker: Picker, room: WaitingRoom, parking: Parking) -> None:
+    def __init__(self, model: str, picker: Picker, room: WaitingRoom, parking: Parking) -> None:
+        self._model = model
         self._picker = picker
         self._room = room
         self._parking = parking
@@ -70,6 +71,10 @@ class Hearing:
                 heard.asked = True
             elif isinstance(event, Waits | Left):
                 self._hold(event, now)
+            elif isinstance(event, Standing):
+                of_model = replace(event, model=self._model)
+                self._room.keep_only(of_model)
+                self._apply(of_model, now)
             else:
                 self._apply(event, now)
                 if isinstance(event, Placed) and not event.again:

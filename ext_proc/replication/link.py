@@ -12,7 +12,7 @@ import logging
 import time
 from typing import TYPE_CHECKING
 
-from ext_proc.events import Asked, Placed, Standing
+from ext_proc.events import Asked, Began, Standing
 from ext_proc.replication import presence, wire
 from ext_proc.replication.clock import StoreClock
 from ext_proc.replication.outbox import Outbox
@@ -22,7 +22,7 @@ from fleet.store.streams import START, order_of
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from ext_proc.events import Began, SharedEvent
+    from ext_proc.events import Placed, SharedEvent, Waits
     from ext_proc.replication.hearing import Hearing
     from ext_proc.replication.metrics import ReplicationMetrics
     from fleet.outage import StoreOutage
@@ -53,7 +53,7 @@ _log = logging.getLogger(__name__)
 
 
 class Link:
-    """One model's exchange. `outstanding` gives what this replica placed and is not over."""
+    """One model's exchange. `outstanding` gives what this replica placed or holds, and is not over."""
 
     def __init__(
         self,
@@ -62,7 +62,7 @@ class Link:
         fingerprint: bytes,
         streams: Streams,
         hearing: Hearing,
-        outstanding: Callable[[], list[Placed | Began]],
+        outstanding: Callable[[], list[Placed | Began | Waits]],
         metrics: ReplicationMetrics,
         outage: StoreOutage,
         monotonic: Callable[[], float] = time.monotonic,
@@ -219,7 +219,7 @@ class Link:
         events = self._outstanding()
         for event in events:
             self.tell(event)
-        self.tell(Standing(self.name, tuple(e.id for e in events if isinstance(e, Placed))))
+        self.tell(Standing(self.name, tuple(e.id for e in events if not isinstance(e, Began))))
 
     def _check(self, ends: Ends) -> None:
         """The stream may have lost its end (a failover, FLUSHALL) or its beginning (we were too slow)."""

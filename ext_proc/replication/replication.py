@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from typing import TYPE_CHECKING
 
@@ -31,6 +32,9 @@ TICK_SECONDS = 0.02
 
 CONFLICT_SECONDS = 2.5
 """A replica with another key that is really there says so again within this; one that crashed does not."""
+
+LEAVE_SECONDS = 0.5
+"""For the last words on all models together: a store that hangs keeps nobody from stopping."""
 
 
 class Replication:
@@ -67,7 +71,7 @@ class Replication:
                 picker.replicas.name,
                 fingerprint,
                 streams,
-                Hearing(picker, room, self.parking),
+                Hearing(model.name, picker, room, self.parking),
                 lambda name=model.name: self._outstanding(name),  # type: ignore[misc]
                 self._metrics,
                 outage,
@@ -98,11 +102,12 @@ class Replication:
                     tasks.create_task(self.warm_starts[link.model].run())
                 tasks.create_task(self._tick())
         finally:
-            for link in self.links.values():
-                await link.leave()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(LEAVE_SECONDS):
+                    await asyncio.gather(*(link.leave() for link in self.links.values()))
 
     def tick(self) -> None:
-        """Tell whom the room holds, and drop what has been parked for too long."""
+        """Tell whom the room holds, and forget what has been parked for too long and whom the dead held."""
         self.parking.open = any(link.others for link in self.links.values())
         self.parking.expire(self._monotonic())
         late = (self.parking.applied, self.parking.dropped)
@@ -110,6 +115,7 @@ class Replication:
         self._metrics.parked_entries.labels("dropped").inc(late[1] - self._late[1])
         self._late = late
         self._metrics.parked.set(len(self.parking))
+        self._room.forget_absent()
         for event in self._room.take_news():
             if isinstance(event, Waits):
                 self._held[event.id] = self._models.get(event.address, "")
@@ -154,8 +160,10 @@ class Replication:
         if link is not None:
             link.tell(event)
 
-    def _outstanding(self, model: str) -> list[Placed | Began]:
-        """What this replica placed on endpoints of the model, and is not over."""
+    def _outstanding(self, model: str) -> list[Placed | Began | Waits]:
+        """What this replica placed on endpoints of the model, or holds for them, and is not over."""
         told = self._picker.outstanding(self._picker.replicas.name)
         placed = {e.id for e in told if hasattr(e, "endpoints") and self._models.get(e.endpoints[0]) == model}
-        return [event for event in told if event.id in placed]
+        waits = self._room.standing(model)
+        self._held.update((event.id, model) for event in waits)
+        return [*(event for event in told if event.id in placed), *waits]

@@ -256,6 +256,14 @@ def test_gives_up_requests_nobody_reports_and_idle_sessions() -> None:
     assert picker._sessions.home("s") is None
 
 
+def test_a_lost_request_is_given_up_by_all_replicas_and_counted_by_the_one_that_placed_it() -> None:
+    one, two = make_picker(name="one"), make_picker(name="two")
+    two.apply(pick(one, request(), 0.0).placed, 0.0)
+    after = SETTINGS.silence_seconds + 1
+    assert [picker.expire(after) for picker in (one, two)] == [1, 0]
+    assert one.in_flight == two.in_flight == 0
+
+
 @pytest.mark.parametrize("share", [0.25, 0.5, 0.9])
 def test_trusts_an_endpoints_matches_as_far_as_the_engine_confirms_them(share: float) -> None:
     picker = make_picker()

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ext_proc.admission.refusal import Refusal
+from ext_proc.events import Standing, Waits
 from ext_proc.picker import Picker
 from ext_proc.replicas import SILENCE_SECONDS
 from ext_proc.waiting import FED_SECONDS, SHORT_BACKLOG, YIELD, Held, WaitingRoom
@@ -208,6 +209,54 @@ def test_those_of_a_replica_that_is_gone_are_in_nobodys_way() -> None:
     pair.pickers[1].replicas.expire(SILENCE_SECONDS + 0.3)
     pair.rooms[1].dispatch(0.4)
     assert second.settled
+
+
+def test_those_of_a_replica_that_is_gone_are_forgotten_though_nobody_is_held_here() -> None:
+    pair = Pair()
+    pair.rooms[0].arrive(big(1, FAST), 0.1)
+    pair.tell()
+    pair.pickers[1].replicas.expire(SILENCE_SECONDS + 0.3)
+    pair.rooms[1].forget_absent()
+    assert pair.rooms[1]._seconds == 0.0
+    assert pair.rooms[1]._reserved == {}
+
+
+def test_who_was_told_of_a_request_hears_that_it_left_though_nobody_was_heard_of_since() -> None:
+    pair = Pair()
+    first = pair.rooms[0].arrive(big(1, FAST), 0.1)
+    pair.tell()
+    pair.pickers[0].replicas.expire(SILENCE_SECONDS + 0.3)
+    assert pair.pickers[0].replicas.nobody_else
+    pair.rooms[0].leave(first)
+    pair.tell()
+    assert pair.rooms[1]._seconds == 0.0
+
+
+def test_a_replica_that_comes_later_hears_of_those_that_are_looked_at_again() -> None:
+    pair = Pair()
+    pair.pickers[0].replicas.expire(SILENCE_SECONDS + 0.3)
+    pair.rooms[0].arrive(big(1, FAST), 10.4)
+    pair.rooms[0].arrive(big(2, SLOW), 10.4)
+    assert pair.rooms[0].take_news() == []
+    pair.pickers[0].replicas.heard("replica-1", 10.5, 10.5)
+    pair.rooms[0].dispatch(10.5)
+    told = pair.rooms[0].take_news()
+    assert [type(event) for event in told] == [Waits] * len(pair.rooms[0])
+
+
+def test_what_a_replica_says_it_still_holds_of_a_model_is_all_that_it_holds_there() -> None:
+    pair = Pair()
+    held = [pair.rooms[0].arrive(big(n, FAST), 0.1 * n) for n in (1, 2)]
+    pair.tell()
+    pair.rooms[0].leave(held[0])
+    pair.rooms[0].take_news()  # and it is lost
+    standing = pair.rooms[0].standing("m")
+    assert [event.turn for event in standing] == [held[1].turn]
+    assert pair.rooms[0].standing("another") == []
+    pair.rooms[1].keep_only(Standing("replica-0", (), "another"))
+    assert pair.rooms[1]._seconds == pytest.approx(2 * held[1].prefill)
+    pair.rooms[1].keep_only(Standing("replica-0", (standing[0].id,), "m"))
+    assert pair.rooms[1]._seconds == pytest.approx(held[1].prefill)
 
 
 def test_nothing_is_told_where_nobody_hears_and_ones_own_news_means_nothing() -> None:

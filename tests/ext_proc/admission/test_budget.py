@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ext_proc.admission.budget import ACCOUNTS_MAX, EMPTY_SECONDS, Budgets, Charge
+from ext_proc.admission.budget import ACCOUNTS_MAX, EMPTY_SECONDS, HEARD_AGAIN_SECONDS, Budgets, Charge
 from fleet.settings import TenantSettings, TenantsSettings
 from fleet.store.leases import BUCKETS, SlidingWindow, lend
 
@@ -30,7 +30,7 @@ class Bank:
     def serve(self, budgets: Budgets, now: float) -> None:
         for ask in budgets.asks(now):
             budgets.lent(ask, self.lend(ask, now), now)
-        budgets.found()
+        budgets.found(now)
 
     def used(self, account: str, now: float) -> float:
         return self.windows[account].used(now)
@@ -171,6 +171,32 @@ def test_what_a_replica_let_through_before_the_store_went_away_counts_against_it
     while isinstance(fresh.charge("t", "m", 100, 3.0), Charge):
         got += 100
     assert got == BUDGET / 4
+
+
+def granted(budgets: Budgets, now: float) -> float:
+    got = 0
+    while isinstance(budgets.charge(f"new at {now}", "m", 100, now), Charge):
+        got += 100
+    return got
+
+
+def test_the_share_stays_that_of_all_who_were_there_though_nobody_is_heard_of_without_the_store() -> None:
+    known = 4
+    budgets, bank = Budgets(SETTINGS, lambda: known), Bank()
+    bank.serve(budgets, 0.0)
+    known = 1
+    budgets.lost()
+    assert granted(budgets, 20.0) == BUDGET / 4
+    known = 5
+    assert granted(budgets, 30.0) == BUDGET / 5
+    known = 1
+    bank.serve(budgets, 40.0)  # back for a moment
+    budgets.lost()
+    assert granted(budgets, 41.0) == BUDGET / 5
+    for now in (50.0, 50.0 + HEARD_AGAIN_SECONDS):
+        bank.serve(budgets, now)
+    budgets.lost()
+    assert granted(budgets, 70.0) == BUDGET
 
 
 def test_what_was_used_while_the_store_was_away_is_booked_when_it_is_back() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from ext_proc.metrics import PickerMetrics
@@ -13,7 +14,7 @@ from ext_proc.replication.replication import Replication
 from ext_proc.waiting import WaitingRoom
 from fleet.model import Fleet, Model, Version
 from fleet.outage import StoreOutage
-from tests.ext_proc.small import ENDPOINTS, SETTINGS
+from tests.ext_proc.small import ENDPOINTS, SETTINGS, endpoint
 from tests.support import until
 
 if TYPE_CHECKING:
@@ -24,22 +25,27 @@ if TYPE_CHECKING:
     from fleet.store.streams import Streams
 
 FLEET = Fleet((Model("m", (Version("v", 100, tuple(ENDPOINTS)),)),))
+ELSEWHERE = replace(endpoint("10.0.1.1:80", 20_000), model="n")
+TWO_MODELS = Fleet((*FLEET.models, Model("n", (Version("v", 100, (ELSEWHERE,)),))))
 KEY = b"k" * 16
 
 
 class Replica:
     """One picker with its exchange. `skew`: seconds that its own clock is ahead."""
 
-    def __init__(self, name: str, streams: Streams, skew: float = 0.0, key: bytes = KEY) -> None:
+    def __init__(
+        self, name: str, streams: Streams, skew: float = 0.0, key: bytes = KEY, fleet: Fleet = FLEET
+    ) -> None:
         self.skew = skew
         self.metrics = PickerMetrics()
-        self.picker = Picker(SETTINGS, ENDPOINTS, seed=sum(name.encode()), name=name)
+        self.picker = Picker(SETTINGS, fleet.endpoints.values(), seed=sum(name.encode()), name=name)
         self.room = WaitingRoom(self.picker, SETTINGS.hold_seconds, SETTINGS.held_max)
         self.outage = StoreOutage(self.metrics.registry, "test")
         self.exchange = Replication(
-            FLEET, self.picker, self.room, streams, key, self.metrics.registry, self.outage, self.now
+            fleet, self.picker, self.room, streams, key, self.metrics.registry, self.outage, self.now
         )
         self.link = self.exchange.links["m"]
+        self.links = self.exchange.links.values()
 
     def now(self) -> float:
         return time.monotonic() + self.skew
@@ -64,7 +70,7 @@ async def running(*replicas: Replica) -> AsyncIterator[None]:
             task = tasks.create_task(replica.exchange.run())
             replica.stop = task.cancel  # type: ignore[attr-defined]
             await replica.exchange.ready.wait()
-        await until(lambda: all(len(r.link.others) >= len(replicas) - 1 for r in replicas))
+        await until(lambda: all(len(link.others) >= len(replicas) - 1 for r in replicas for link in r.links))
         yield
         for replica in replicas:
             replica.stop()  # type: ignore[attr-defined]

@@ -19,7 +19,7 @@ class Ear:
         self.room = WaitingRoom(self.picker, 60.0, 10)
         self.parking = Parking()
         self.parking.open = True
-        self.hearing = Hearing(self.picker, self.room, self.parking)
+        self.hearing = Hearing("m", self.picker, self.room, self.parking)
 
     def place(self, n: int, now: float) -> Placed:
         return pick(self.other, request(fresh(n)), now).placed
@@ -67,6 +67,9 @@ def test_a_replica_that_says_what_is_outstanding_of_its_own_ends_all_else_of_it(
     assert ear.picker.placed_at(first.id) is None
     assert ear.picker.placed_at(second.id) == 1.0
     assert ear.picker.placed_at(own.id) == 1.0
+    of_another = Hearing("another", ear.picker, ear.room, ear.parking)
+    of_another.hear(Batch("other", 1, (Standing("other", ()),)), 3.0)
+    assert ear.picker.placed_at(second.id) == 1.0
 
 
 def test_log_entries_that_came_too_early_are_applied_with_the_placement() -> None:

@@ -7,10 +7,11 @@ import pytest
 
 from ext_proc import completions
 from ext_proc.completions import LogEntry
+from ext_proc.events import Waits
 from fleet.errors import StartError
 from fleet.store.memory_streams import MemoryStreams
 from fleet.store.redis_streams import RedisStreams
-from tests.ext_proc.replication.replicas import Replica, running
+from tests.ext_proc.replication.replicas import ELSEWHERE, TWO_MODELS, Replica, running
 from tests.ext_proc.small import FAST, fresh, request
 from tests.support import running_redis, until
 
@@ -117,6 +118,47 @@ async def test_a_newcomer_hears_what_is_outstanding(streams: Streams) -> None:
             await until(lambda: two.picker.in_flight == 0)
 
 
+async def test_whoever_missed_news_hears_whom_the_others_hold_still(streams: Streams) -> None:
+    one, two = Replica("one", streams), Replica("two", streams)
+    async with running(one, two):
+        for n in range(1, 7):
+            one.place(request(range(n * 10**6, n * 10**6 + 9000)))
+        two.place(request(fresh(2)))
+        await until(lambda: one.picker.replicas.present("two") and two.picker.replicas.present("one"))
+        stays, leaves = (one.room.arrive(request(fresh(n)), one.now()) for n in (3, 4))
+        await until(lambda: len(two.room._others) == 2)
+        one.room.leave(leaves)
+        one.room.take_news()  # nobody hears of it
+        two.link.resync("lost")
+        await until(lambda: len(two.room._others) == 1)
+        assert next(iter(two.room._others.values())).turn[1] == stays.turn[1]
+        one.room.leave(stays)
+        await until(lambda: not two.room._others)
+
+
+async def test_whom_a_dead_replica_held_is_forgotten_though_nobody_is_held_here() -> None:
+    one = Replica("one", MemoryStreams())
+    one.room.hear(Waits("dead/1", "dead", (one.now(), 1), FAST, 0.5, 0.5))
+    one.exchange.tick()
+    assert not one.room._others
+
+
+async def test_what_is_outstanding_of_one_model_says_nothing_of_another(streams: Streams) -> None:
+    one, two = (Replica(name, streams, fleet=TWO_MODELS) for name in ("one", "two"))
+    async with running(one, two):
+        here = one.place(request(fresh(1), candidates=(FAST,)))
+        there = one.place(request(fresh(2), candidates=(ELSEWHERE.address,)))
+        await until(lambda: two.picker.in_flight == 2)
+        answers = {"direction": "heard", "kind": "standing"}
+        before = two.count("kvpilot_picker_events_total", **answers)
+        for link in two.links:
+            link.resync("lost")
+        await until(lambda: two.count("kvpilot_picker_events_total", **answers) >= before + 2)
+        assert two.picker.placed_at(here.id) is not None
+        assert two.picker.placed_at(there.id) is not None
+        assert two.picker.known_blocks == one.picker.known_blocks == 200
+
+
 async def test_one_with_another_key_refuses_to_start_and_names_what_to_set(streams: Streams) -> None:
     one, two = Replica("one", streams), Replica("two", streams, key=b"x" * 16)
     async with running(one):
@@ -130,6 +172,34 @@ async def test_one_that_crashed_with_another_key_is_in_nobodys_way(streams: Stre
     await dead.link.beat()
     async with running(two):
         assert two.link.others == ()
+
+
+class HangingStreams(MemoryStreams):
+    """Never says that it heard of a departure."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.leaving: list[str] = []
+        self.given_up: list[tuple[str, int]] = []
+
+    async def leave(self, model: str, names: list[str]) -> None:
+        assert names
+        self.leaving.append(model)
+        try:
+            await asyncio.Event().wait()
+        finally:
+            self.given_up.append((model, len(self.leaving)))
+
+
+async def test_stopping_says_so_on_all_models_together_and_gives_up_soon() -> None:
+    streams = HangingStreams()
+    one = Replica("one", streams, fleet=TWO_MODELS)
+    task = asyncio.ensure_future(one.exchange.run())
+    await one.exchange.ready.wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert sorted(streams.given_up) == [("m", 2), ("n", 2)]
 
 
 async def test_without_others_no_log_entry_is_kept(streams: Streams) -> None:
