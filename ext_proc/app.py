@@ -28,7 +28,7 @@ from ext_proc.view import View
 from ext_proc.waiting import WaitingRoom
 from ext_proc.watchdog import HANG_SHARE, Watchdog
 from fleet import address as addresses
-from fleet.errors import ConfigError, KvpilotError
+from fleet.errors import ConfigError, KvpilotError, first_of
 from fleet.names import LOG_FLUSH_SECONDS
 from fleet.outage import StoreOutage
 from fleet.prefix import PrefixHasher
@@ -195,7 +195,7 @@ async def run(
             for task in running:
                 task.cancel()
     except* KvpilotError as errors:
-        raise errors.exceptions[0] from None
+        raise first_of(errors) from None
     finally:
         await store.close()
         await streams.close()

@@ -10,6 +10,12 @@ class KvpilotError(Exception):
     """Base of all. Its text is one line for a person: what is wrong, where, and what would be right."""
 
 
+def first_of(errors: BaseExceptionGroup[KvpilotError]) -> KvpilotError:
+    """The one to tell a person of, however deep in the group it lies: what ends a process is one line."""
+    first = errors.exceptions[0]
+    return first_of(first) if isinstance(first, BaseExceptionGroup) else first
+
+
 class ConfigError(KvpilotError):
     """A user's setting cannot be used.
 

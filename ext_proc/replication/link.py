@@ -75,6 +75,9 @@ class Link:
         self.cursor = START
         self.others: tuple[str, ...] = ()
         self.strangers: tuple[str, ...] = ()
+        self.attended = False
+        """Whether the store has told who is there, at least once."""
+        self._unlike: frozenset[str] = frozenset()  # senders whose blocks mean nothing here
         self._fingerprint = fingerprint
         self._streams = streams
         self._hearing = hearing
@@ -132,7 +135,8 @@ class Link:
         else:
             self._check(ends)
         self._set_others(found.others)
-        self.strangers = found.strangers
+        self.strangers, self._unlike = found.strangers, frozenset(found.unlike)
+        self.attended = True
         return ends
 
     async def words_of_strangers(self) -> dict[str, bytes]:
@@ -161,7 +165,7 @@ class Link:
         """Apply what was read, and go on behind it."""
         for entry in entries:
             self.cursor = entry.id
-            if entry.sender == self.name or self.clock.offset is None:
+            if entry.sender == self.name or entry.sender in self._unlike or self.clock.offset is None:
                 continue
             try:
                 batch = wire.decode(entry.data, self.clock.offset)

@@ -60,6 +60,7 @@ class Present:
     others: tuple[str, ...]
     strangers: tuple[str, ...]  # with another key, that were there before us
     gone: tuple[str, ...]
+    unlike: tuple[str, ...]  # with another key, whoever came first
 
 
 def present(own: str, said: dict[str, bytes], now: float) -> Present:
@@ -68,8 +69,7 @@ def present(own: str, said: dict[str, bytes], now: float) -> Present:
     mine = words[own]
     alive = {n: w for n, w in words.items() if n != own and abs(now - w.at) < MEMBER_SECONDS}
     alike = tuple(n for n, w in alive.items() if w.fingerprint == mine.fingerprint)
-    before = tuple(
-        n for n, w in alive.items() if w.fingerprint != mine.fingerprint and (w.since, n) < (mine.since, own)
-    )
+    unlike = {n: w for n, w in alive.items() if w.fingerprint != mine.fingerprint}
+    before = tuple(n for n, w in unlike.items() if (w.since, n) < (mine.since, own))
     gone = tuple(n for n, w in words.items() if n != own and now - w.at > FORGOTTEN_SECONDS)
-    return Present(alike, before, gone)
+    return Present(alike, before, gone, tuple(unlike))

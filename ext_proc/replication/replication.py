@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 
 from ext_proc.events import Left, Waits
 from ext_proc.replication.hearing import Hearing
-from ext_proc.replication.link import Link
+from ext_proc.replication.link import PULSE_SECONDS, Link
 from ext_proc.replication.metrics import ReplicationMetrics
 from ext_proc.replication.parking import Parking
 from ext_proc.replication.warm_start import WarmStart
-from fleet.errors import StartError
+from fleet.errors import StartError, first_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -32,6 +32,9 @@ TICK_SECONDS = 0.02
 
 CONFLICT_SECONDS = 2.5
 """A replica with another key that is really there says so again within this; one that crashed does not."""
+
+KEY_LOOKS = 3
+"""Pulses after the first: whoever came at the same moment has said so by then."""
 
 LEAVE_SECONDS = 0.5
 """For the last words on all models together: a store that hangs keeps nobody from stopping."""
@@ -101,6 +104,9 @@ class Replication:
                     tasks.create_task(link.run())
                     tasks.create_task(self.warm_starts[link.model].run())
                 tasks.create_task(self._tick())
+                tasks.create_task(self._make_sure())
+        except* StartError as errors:
+            raise first_of(errors) from None
         finally:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(LEAVE_SECONDS):
@@ -129,14 +135,28 @@ class Replication:
         with self._outage.tolerated():
             for link in self.links.values():
                 await link.beat()
-                if link.strangers and await self._is_alive(link):
-                    raise StartError(
-                        f"another picker of {link.model} runs with another secret: replicas hash prompts"
-                        " alike only with the same picker.key_file and picker.block_bytes, set for all"
-                    )
+                await self._refuse_strangers(link)
                 await self.warm_starts[link.model].load()
                 if link.others:
                     link.resync("joined")
+
+    async def _make_sure(self) -> None:
+        """Who started while the store was away, or with another at once, sees only now who else is there."""
+        looks = 0
+        while looks < KEY_LOOKS:
+            await asyncio.sleep(PULSE_SECONDS)
+            with self._outage.tolerated():
+                for link in self.links.values():
+                    await self._refuse_strangers(link)
+                looks += all(link.attended for link in self.links.values())
+
+    async def _refuse_strangers(self, link: Link) -> None:
+        """Raises StartError where an older replica with another key is there, StoreError."""
+        if link.strangers and await self._is_alive(link):
+            raise StartError(
+                f"another picker of {link.model} runs with another secret: replicas hash prompts"
+                " alike only with the same picker.key_file and picker.block_bytes, set for all"
+            )
 
     async def _is_alive(self, link: Link) -> bool:
         """Whether one who has another key still says that it is there. Raises StoreError."""

@@ -5,15 +5,17 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from ext_proc.app import become_ready, read_key
+from ext_proc.app import become_ready, read_key, run
 from ext_proc.metrics import PickerMetrics
 from ext_proc.picker import Picker
 from ext_proc.view import View
 from ext_proc.watchdog import Watchdog
-from fleet.errors import ConfigError
+from fleet.errors import ConfigError, StartError
 from fleet.outage import StoreOutage
 from fleet.store.memory import MemoryStore
-from tests.support import one_pool_settings
+from fleet.store.redis_streams import RedisStreams
+from tests.ext_proc.replication.replicas import Replica, running
+from tests.support import free_address, one_pool_settings, running_redis, until
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -51,6 +53,28 @@ def test_an_empty_file_is_no_key(tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as caught:
         read_key(keyed(path), "mine.yaml")
     assert str(caught.value).startswith(f"mine.yaml: picker.key_file is '{path}': is empty: expected ")
+
+
+async def test_a_key_that_others_do_not_have_is_one_error_though_it_is_found_out_late(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    (tmp_path / "key").write_bytes(b"nobody else's")
+    there = tmp_path / "here.sock"
+    settings = one_pool_settings(
+        picker={"key_file": str(tmp_path / "key"), "transport": "http2"},
+        picker_address=free_address(),
+        redis_url=f"unix://{there}",
+    )
+    async with running_redis(tmp_path) as url:
+        streams = RedisStreams(url)
+        async with running(Replica("older", streams)):
+            ending = asyncio.ensure_future(run(settings, "mine.yaml", asyncio.Event()))
+            await until(lambda: "picking among" in caplog.text and "without the store" in caplog.text)
+            there.symlink_to(tmp_path / "redis.sock")
+            with pytest.raises(StartError, match="with another secret"):
+                await ending
+        await streams.close()
 
 
 def make_view() -> View:

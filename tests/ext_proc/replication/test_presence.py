@@ -45,6 +45,8 @@ def test_of_two_with_different_keys_the_later_one_gives_up() -> None:
     assert present("late", words, NOW).strangers == ("early",)
     assert present("early", words, NOW).strangers == ()
     assert present("early", words, NOW).others == ()
+    assert present("early", words, NOW).unlike == ("late",)
+    assert present("late", words, NOW).unlike == ("early",)
 
 
 def test_one_of_the_two_gives_up_even_if_they_came_together() -> None:

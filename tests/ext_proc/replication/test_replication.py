@@ -8,7 +8,7 @@ import pytest
 from ext_proc import completions
 from ext_proc.completions import LogEntry
 from ext_proc.events import Waits
-from fleet.errors import StartError
+from fleet.errors import StartError, StoreError
 from fleet.store.memory_streams import MemoryStreams
 from fleet.store.redis_streams import RedisStreams
 from tests.ext_proc.replication.replicas import ELSEWHERE, TWO_MODELS, Replica, running
@@ -172,6 +172,42 @@ async def test_one_that_crashed_with_another_key_is_in_nobodys_way(streams: Stre
     await dead.link.beat()
     async with running(two):
         assert two.link.others == ()
+
+
+class LateStreams(MemoryStreams):
+    """Cannot be reached by one who looks `too_early`."""
+
+    too_early = True
+
+    async def server_time(self) -> float:
+        if self.too_early:
+            raise StoreError("not yet there")
+        return await super().server_time()
+
+
+def late_to(shared: MemoryStreams) -> LateStreams:
+    """The same streams, seen by one from whom the store is away until it is no longer `too_early`."""
+    late = LateStreams()
+    held = vars(shared)
+    vars(late).update(held)
+    return late
+
+
+async def test_one_with_another_key_that_started_without_the_store_ends_when_it_is_there() -> None:
+    shared = MemoryStreams()
+    late = late_to(shared)
+    one, two = Replica("one", shared), Replica("two", late, key=b"x" * 16)
+    async with running(one):
+        ending = asyncio.ensure_future(two.exchange.run())
+        await two.exchange.ready.wait()
+        late.too_early = False
+        await until(lambda: two.link.attended)
+        await one.link.beat()
+        two.place(request(fresh(1)))
+        one.place(request(fresh(2)))
+        with pytest.raises(StartError, match=r"picker\.key_file"):
+            await ending
+        assert one.picker.known_blocks == two.picker.known_blocks == 100  # each its own
 
 
 class HangingStreams(MemoryStreams):
