@@ -10,7 +10,11 @@ TAIL_BYTES = 4096
 """Of the answer's end that are kept to look for token counts in: they are in the last event or field."""
 
 SERVER_ERROR = 500
-"""From here on a status speaks of the endpoint."""
+"""From here on a status code speaks of the endpoint; the picker leaves out one that keeps saying so."""
+
+GRPC_OK = "0"
+GRPC_SERVER_ERRORS = frozenset({"2", "13", "14", "15"})
+"""UNKNOWN, INTERNAL, UNAVAILABLE and DATA_LOSS: the gRPC statuses that speak of the endpoint."""
 
 TOKENS_MAX = 1e9
 """No true count of tokens is larger."""
@@ -34,6 +38,7 @@ class Answer:
 
     def __init__(self) -> None:
         self.status = 0  # 0: no headers yet
+        self.grpc_status = ""  # by number; '' for none, or none yet
         self.first_body_at: float | None = None
         self._last_body_at = 0.0
         self._tail = b""
@@ -41,12 +46,12 @@ class Answer:
     @property
     def ok(self) -> bool:
         """Whether this is a model's answer, and no error's page."""
-        return 200 <= self.status < 300
+        return 200 <= self.status < 300 and self.grpc_status in ("", GRPC_OK)
 
     @property
     def failed(self) -> bool:
-        """Whether the status speaks against the endpoint."""
-        return self.status >= SERVER_ERROR
+        """Whether one of its statuses speaks against the endpoint."""
+        return self.status >= SERVER_ERROR or self.grpc_status in GRPC_SERVER_ERRORS
 
     @property
     def decode_seconds(self) -> float | None:
@@ -55,9 +60,14 @@ class Answer:
             return None
         return self._last_body_at - self.first_body_at
 
-    def began(self, status: str) -> None:
-        """The headers came, with `:status`."""
+    def began(self, status: str, grpc_status: str = "") -> None:
+        """The headers came, with `:status`, and with `grpc-status` where nothing comes after them."""
+        self.grpc_status = grpc_status
         self.status = int(status) if status.isascii() and status.isdigit() and len(status) == 3 else 0
+
+    def ended(self, grpc_status: str) -> None:
+        """The trailers came, with `grpc-status`; '' where they have none."""
+        self.grpc_status = grpc_status
 
     def passed(self, body: bytes, now: float) -> bool:
         """A part of the body came. Whether it is the first of an answer of a model."""

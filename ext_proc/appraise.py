@@ -101,6 +101,7 @@ class Appraiser:
             return None
         kept = self._groups.get(id(addresses))
         if kept is not None and kept[0] is addresses:
+            self._groups.move_to_end(id(addresses))
             return kept[1]
         states = self._known(addresses)
         if len(states) <= FEW:
@@ -137,14 +138,14 @@ class Appraiser:
         now: float,
     ) -> list[Candidate]:
         """The closest look at as few as will do: the cheapest, its like, and the session's endpoint."""
-        matched = self._index.match(request.blocks, group.members)
+        blocks = group.blocks(self._index.depths(request.blocks, group.members))
         output = self._outputs.expected(request.kind, request.output_limit)
         waits = group.waits(now)
         pool = Pool.of(group.sums(now), float(waits.min()), held_seconds)
         look = group.look(
             waits,
             request,
-            matched,
+            blocks,
             reserved,
             request.prompt_tokens + output,
             pool.seconds_per_token,
@@ -160,6 +161,7 @@ class Appraiser:
             if at_home is not None and at_home not in states:
                 states = [*states, *self._well([at_home], request, now)]
             at_home = None
+            matched = group.matched(blocks, states)
             predictions = [self._predict(state, request, matched, output, reserved, now) for state in states]
             found += self._price(states, predictions, pool, request, output)
             if len(found) >= self._wanted and (bound >= _good_enough(found) or looked_at >= LOOKS_MAX):
@@ -167,6 +169,7 @@ class Appraiser:
         if found:
             return found
         states = self._usable(group.states, request, now)[:LOOKS_MAX]
+        matched = group.matched(blocks, states)
         predictions = [self._predict(state, request, matched, output, reserved, now) for state in states]
         return self._price(states, predictions, pool, request, output)
 

@@ -9,6 +9,7 @@ from envoy.data.accesslog.v3 import accesslog_pb2 as pb
 from envoy.service.accesslog.v3 import als_pb2
 from google.protobuf.message import DecodeError
 
+from ext_proc.answer import GRPC_OK, GRPC_SERVER_ERRORS, SERVER_ERROR
 from fleet import address as addresses
 from fleet.names import (
     CACHE_READ_KEY,
@@ -41,13 +42,6 @@ _FAILURE_FLAGS = (
     "stream_idle_timeout",
 )
 _CLIENT_LEFT_FLAGS = ("downstream_connection_termination", "downstream_remote_reset")
-
-SERVER_ERROR = 500
-"""From here on a status code speaks of the endpoint; the picker leaves out one that keeps saying so."""
-
-_GRPC_OK = "0"
-_GRPC_SERVER_ERRORS = frozenset({"2", "13", "14", "15"})
-"""UNKNOWN, INTERNAL, UNAVAILABLE and DATA_LOSS: the gRPC statuses that speak of the endpoint."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,8 +122,8 @@ def _entry(entry: pb.HTTPAccessLogEntry) -> LogEntry | None:
         first_token=_first_token(common),
         attempts=common.upstream_request_attempt_count,
         endpoint=_address(common.upstream_remote_address),
-        ok=200 <= entry.response.response_code.value < 300 and status in ("", _GRPC_OK),
-        failed=status in _GRPC_SERVER_ERRORS or _failed(entry),
+        ok=200 <= entry.response.response_code.value < 300 and status in ("", GRPC_OK),
+        failed=status in GRPC_SERVER_ERRORS or _failed(entry),
         cut=cut,
         decode_seconds=_decode_seconds(common),
         output_tokens=usage.get(COMPLETION_TOKENS_KEY),

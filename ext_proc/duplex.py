@@ -29,6 +29,9 @@ if TYPE_CHECKING:
     from ext_proc.steer import Steered
     from ext_proc.waiting import Held
 
+GRPC_STATUS = "grpc-status"
+"""In an answer's trailers, or in its headers where nothing comes after them: how a gRPC call ended."""
+
 TEST_SELECTION_HEADER = "test-epp-endpoint-selection"
 """Request header by which conformance tests choose endpoints."""
 
@@ -94,10 +97,10 @@ class News(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """What holds for every exchange with the gateways that ask on one port."""
+    """What holds for every exchange with the gateways that ask at one address."""
 
     pools: Pools
-    port: str = ""  # the cluster that this port is for, '' for any
+    cluster: str = ""  # that this address is for, '' for any
     body_max: int = 8 << 20  # bytes that are gathered; a longer body is decided from its beginning
     test_headers: bool = False  # obey and answer the headers of the conformance tests
 
@@ -159,6 +162,7 @@ class DuplexStream:
             return self._on_response_headers(message.response_headers, now)
         if kind == "response_body":
             return self._on_response_body(message.response_body, now)
+        self._answer.ended(opening.trailers_of(message.response_trailers).get(GRPC_STATUS, ""))
         return self._answer_over(now, (gateway_reply.TRAILERS["response"],))
 
     def go(self, held: Held, now: float) -> Sequence[bytes]:
@@ -179,10 +183,9 @@ class DuplexStream:
         if decision is None or self._closed:
             return
         self._closed = True
-        if self._answer.status == 0 and self._answer_shown:
-            self._news.cancel(
-                decision.id, now
-            )  # no answer came: the client left, or the gateway did not obey
+        if self.decision is None or (self._answer.status == 0 and self._answer_shown):
+            # Nobody was told, or no answer came: the client left, or the gateway did not obey.
+            self._news.cancel(decision.id, now)
         else:
             # Where answers are not shown, all that can be said is that this one may have been.
             self._finish(decision, now, cut=self._answer_shown)
@@ -199,7 +202,7 @@ class DuplexStream:
         pools = self._rules.pools
         self.cluster = pools.meant(
             opening.cluster_of(message),
-            self._rules.port,
+            self._rules.cluster,
             self._among,
             grpc=headers.get("content-type", "").startswith("application/grpc"),
         )
@@ -289,7 +292,8 @@ class DuplexStream:
         self.attend(now)
 
     def _on_response_headers(self, headers: pb.HttpHeaders, now: float) -> Sequence[bytes]:
-        self._answer.began(opening.headers_of(headers).get(":status", ""))
+        found = opening.headers_of(headers)
+        self._answer.began(found.get(":status", ""), found.get(GRPC_STATUS, ""))
         replies = (gateway_reply.served(self.served, tell=self._rules.test_headers),)
         return self._answer_over(now, replies) if headers.end_of_stream else replies
 

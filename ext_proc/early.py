@@ -101,7 +101,7 @@ class Recall:
         last = turn.request
         tokens = last.prompt_tokens * body_bytes / turn.body_bytes
         unread = tokens - len(last.blocks) * last.tokens_per_block
-        if unread > UNREAD_SHARE * tokens:
+        if not last.blocks or unread > UNREAD_SHARE * tokens:
             return None
         self._turns.move_to_end(session)
         blocks = [*last.blocks, *_stand_ins(last.blocks, int(unread / last.tokens_per_block))]

@@ -14,7 +14,7 @@ from ext_proc import opening
 from ext_proc.duplex import DuplexStream, Rules
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from ext_proc.admission.refusal import Refusal
     from ext_proc.duplex import Decider
@@ -96,10 +96,10 @@ class Gateways:
             for stream in list(self._open):
                 stream.attend(now)
 
-    async def process(self, first: bytes, context: Any, port: str, host: Host) -> None:
-        """One exchange, on `port`'s cluster. `context` reads and writes messages."""
-        port = port or (self._asked_for(context) if self._authorities else "")
-        rules = Rules(self._pools, port, self._body_max, self._test_headers)
+    async def process(self, first: bytes, context: Any, cluster: str, host: Host) -> None:
+        """One exchange, at an address for one `cluster`, '' for any. `context` reads and writes messages."""
+        cluster = cluster or (self._asked_for(context) if self._authorities else "")
+        rules = Rules(self._pools, cluster, self._body_max, self._test_headers)
         stream = DuplexStream(self._decider, self._picker, rules)
         began = time.monotonic()
         self._open.add(stream)
@@ -107,12 +107,14 @@ class Gateways:
         try:
             while isinstance(data, bytes):
                 host.picks.began(stream, time.monotonic())
-                for answer in stream.receive(data, time.monotonic()):
+                for answer in self._receive(stream, data):
                     await context.write(answer)
                 host.picks.ended(stream, time.monotonic())
                 if stream.waits and stream.held is not None:
                     await host.turn_of(stream.held)
-                    for answer in stream.go(stream.held, time.monotonic()):
+                    replies = stream.go(stream.held, time.monotonic())
+                    self._reporter.placed(stream)
+                    for answer in replies:
                         await context.write(answer)
                 if stream.done:
                     break
@@ -121,6 +123,13 @@ class Gateways:
             host.picks.dropped(stream)
             self._open.discard(stream)
             self._close(stream, began, host)
+
+    def _receive(self, stream: DuplexStream, data: bytes) -> Sequence[bytes]:
+        undecided = stream.decision is None
+        replies = stream.receive(data, time.monotonic())
+        if undecided:  # until now; later on the pick may be over
+            self._reporter.placed(stream)
+        return replies
 
     def _asked_for(self, context: Any) -> str:
         """The cluster that the call's authority is for; '' for none, or where none is shown."""

@@ -20,6 +20,7 @@ from fleet.names import (
 )
 
 if TYPE_CHECKING:
+    from envoy.config.core.v3.base_pb2 import HeaderMap
     from google.protobuf.struct_pb2 import Value
 
 _ENDPOINT_NAMESPACES = (LB_NAMESPACE, SUBSET_NAMESPACE)  # of metadata that speaks of endpoints
@@ -27,10 +28,18 @@ _ENDPOINT_NAMESPACES = (LB_NAMESPACE, SUBSET_NAMESPACE)  # of metadata that spea
 
 def headers_of(message: pb.HttpHeaders) -> dict[str, str]:
     """Headers by lower-case name; of one that is repeated, the last."""
+    return _by_name(message.headers)
+
+
+def trailers_of(message: pb.HttpTrailers) -> dict[str, str]:
+    """Trailers by lower-case name, like headers."""
+    return _by_name(message.trailers)
+
+
+def _by_name(headers: HeaderMap) -> dict[str, str]:
     # Envoy fills raw_value; value is for senders older than that.
     return {
-        h.key: h.raw_value.decode("utf-8", "replace") if h.raw_value else h.value
-        for h in message.headers.headers
+        h.key: h.raw_value.decode("utf-8", "replace") if h.raw_value else h.value for h in headers.headers
     }
 
 

@@ -27,19 +27,19 @@ class Pools:
             for version in model.versions
         }
 
-    def meant(self, route: str, port: str, subset: Collection[str] | None, *, grpc: bool = False) -> str:
+    def meant(self, route: str, asked: str, subset: Collection[str] | None, *, grpc: bool = False) -> str:
         """The cluster that is meant; '' where nobody can tell.
 
-        By the `route`'s own cluster, if it is one of ours; else by the `port` that the gateway asks on; else
-        by the endpoints that it allows; else there is only one. A gRPC request goes where the same version
-        serves gRPC, if it does.
+        By the `route`'s own cluster, if it is one of ours; else by the one that is `asked` for, by an address
+        or a name of its own; else by the endpoints that are allowed; else there is only one. A gRPC request
+        goes where the same version serves gRPC, if it does.
         """
-        cluster = self._meant(route, port, subset)
+        cluster = self._meant(route, asked, subset)
         served = self._grpc.get(cluster, "") if grpc else ""
         return served if served in self._addresses else cluster
 
-    def _meant(self, route: str, port: str, subset: Collection[str] | None) -> str:
-        for named in (route, port):
+    def _meant(self, route: str, asked: str, subset: Collection[str] | None) -> str:
+        for named in (route, asked):
             if named in self._addresses:
                 return named
         for cluster, addresses in self._addresses.items():

@@ -63,13 +63,18 @@ class Allowance:
 
 
 class Reporter:
-    """Told of every exchange's end, and of every pick's."""
+    """Told of every decision that is sent, of every exchange's end, and of every pick's."""
 
     def __init__(self, metrics: PickerMetrics, tracer: Tracer | None = None) -> None:
         self._metrics = metrics
         self._tracer = tracer
         self._request_ids: dict[str, str] = {}  # by pick
         self._allowance = Allowance(LINES_PER_SECOND, LINES_AT_ONCE)
+
+    def placed(self, stream: Exchange) -> None:
+        """Envoy has the exchange's decision, if it came to one: what becomes of it is told with its name."""
+        if stream.decision is not None:
+            self._remember(stream.decision.id, stream)
 
     def shown(self, stream: Exchange, began: float, *, answered: bool) -> None:
         """An exchange that began at `began` is over; Envoy has what it was `answered`, or has left."""
@@ -78,7 +83,6 @@ class Reporter:
         decision = stream.decision if answered else None
         if decision is not None:
             self._metrics.decided(decision.why, decision.predicted_ttft)
-            self._remember(decision.id, stream)
         if self._tracer is not None:
             self._tracer.pick(stream, outcome, time.monotonic() - began)
         if _log.isEnabledFor(logging.DEBUG):

@@ -152,6 +152,7 @@ class PickerService:
         if stream.refused is not None:
             self.count_refused(stream.refused)
         if answered:
+            self._reporter.placed(stream)
             return
         decision = stream.decision
         if stream.held is not None:

@@ -17,7 +17,7 @@ from ext_proc.price import OPTIMISM, STREAM_PRICE, Sums, behind, memory_price
 from fleet.ledger import REQUEST_OVERHEAD_SECONDS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -100,6 +100,8 @@ class Group:
         self._board = board
         self._rows = np.array([state.row for state in states])
         self._place = {state.endpoint.address: n for n, state in enumerate(states)}
+        self._bits = np.array([bit.bit_length() - 1 for bit in members.bits])
+        self._mask_bytes = int(self._bits.max()) // 8 + 1
         self._sums: Sums | None = None
         self._sums_until = IDLE
 
@@ -109,6 +111,19 @@ class Group:
             self._sums = Sums.of(self.states, now)
             self._sums_until = now + SUMS_SECONDS
         return self._sums
+
+    def blocks(self, depths: Iterable[tuple[int, int]]) -> NDArray[np.float64]:
+        """Leading blocks that each of them holds, from what `PrefixIndex.depths` says."""
+        blocks = np.zeros(len(self._rows))
+        for mask, depth in depths:
+            data = np.frombuffer(mask.to_bytes(self._mask_bytes, "little"), np.uint8)
+            blocks[np.unpackbits(data, bitorder="little")[self._bits] != 0] = depth
+        return blocks
+
+    def matched(self, blocks: NDArray[np.float64], states: Iterable[EndpointState]) -> dict[str, int]:
+        """The blocks of some of them, by address."""
+        addresses = [state.endpoint.address for state in states]
+        return {address: int(blocks[self._place[address]]) for address in addresses}
 
     def waits(self, now: float) -> NDArray[np.float64]:
         """Seconds until a prompt placed now should begin, where nothing is late: `Ledger.wait_seconds`."""
@@ -122,7 +137,7 @@ class Group:
         self,
         waits: NDArray[np.float64],
         request: RoutingRequest,
-        matched: Mapping[str, int],
+        blocks: NDArray[np.float64],
         reserved: Mapping[str, float],
         needed_tokens: float,
         price_per_token: float,
@@ -131,17 +146,13 @@ class Group:
     ) -> Look:
         """The order in which to look at them closely, for this request, given their `waits`.
 
-        So many blocks are `matched`, by address; there are `reserved` seconds ahead; `needed_tokens` of KV cache
-        will be taken; a token costs all others `price_per_token`, and a second of this request's own waiting
-        counts as `patience`.
+        So many `blocks` of it are at each; there are `reserved` seconds ahead; `needed_tokens` of KV
+        cache will be taken; a token costs all others `price_per_token`, and a second of this request's own
+        waiting counts as `patience`.
         """
         board, rows = self._board, self._rows
-        uncached = np.full(len(rows), float(request.prompt_tokens))
-        if matched:
-            places = [self._place[address] for address in matched]
-            blocks = np.fromiter(matched.values(), float, len(matched))
-            held = np.minimum(blocks * request.tokens_per_block, max(0.0, request.prompt_tokens - 1))
-            uncached[places] -= held * board.trust[rows[places]]
+        believed = np.minimum(blocks * request.tokens_per_block, max(0.0, request.prompt_tokens - 1))
+        uncached = request.prompt_tokens - believed * board.trust[rows]
         wait = waits.copy()
         for address, seconds in reserved.items():
             if seconds and address in self._place:

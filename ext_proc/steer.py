@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from ext_proc import protocols
 from ext_proc.admission.refusal import Refusal
 from ext_proc.early import announced_bytes, never_half_closes
+from ext_proc.parts import Parts
 from ext_proc.reader import Reader
 from ext_proc.tallies import Tallies
 from fleet.errors import UnreadableRequestError
@@ -67,6 +68,7 @@ class Steerer:
         self.reader = Reader(settings, fleet, hasher, picker, trust, admission)
         self.tallies = Tallies()
         self._picker = picker
+        self._parts = Parts(picker.endpoint_at)
         self._room = room
         self._admission = admission
         self._retry_bytes = retry_bytes
@@ -176,8 +178,7 @@ class Steerer:
         """The same request for those of its candidates that are allowed."""
         if among is None:
             return request
-        allowed = {self._picker.endpoint_at(address) for address in among}
-        return replace(request, candidates=tuple(a for a in request.candidates if a in allowed))
+        return replace(request, candidates=self._parts.of(request.candidates, among))
 
     def _told(self, protocol: str, steered: Steered, outcome: str = "") -> Steered:
         self.tallies.by_protocol[protocol, outcome or steered.outcome] += 1

@@ -73,9 +73,20 @@ class PrefixIndex:
 
     def match(self, blocks: Sequence[int], candidates: Iterable[str] | Members) -> dict[str, int]:
         """Leading blocks that each candidate holds; candidates that hold none are left out."""
-        bits, alive = candidates if isinstance(candidates, Members) else self.members(candidates)
-        holders_of = self._holders.get
+        members = candidates if isinstance(candidates, Members) else self.members(candidates)
         matched: dict[str, int] = {}
+        for mask, depth in self.depths(blocks, members):
+            _record(matched, members.bits, mask, depth)
+        return matched
+
+    def depths(self, blocks: Sequence[int], members: Members) -> list[tuple[int, int]]:
+        """The same by number of blocks, for members that are too many to be named one by one.
+
+        Bit masks of those who hold just so many, with that number; those that hold none are left out.
+        """
+        alive = members.together
+        holders_of = self._holders.get
+        found: list[tuple[int, int]] = []
         seen = -1
         for depth, block in enumerate(blocks):
             holders = holders_of(block, 0)
@@ -84,13 +95,13 @@ class PrefixIndex:
             seen = holders
             if lost := alive & ~holders:
                 if depth:
-                    _record(matched, bits, lost, depth)
+                    found.append((lost, depth))
                 alive ^= lost
                 if not alive:
-                    return matched
+                    return found
         if blocks:
-            _record(matched, bits, alive, len(blocks))
-        return matched
+            found.append((alive, len(blocks)))
+        return found
 
     def insert(self, address: str, blocks: Sequence[int]) -> list[int]:
         """Believe that `address` now holds `blocks`, most recently used; the oldest make room.

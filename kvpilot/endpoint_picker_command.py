@@ -72,11 +72,19 @@ def without_effect(options: argparse.Namespace) -> Iterator[str]:
             yield f"--{flag.replace('_', '-')}"
 
 
+def workers_without_effect(settings: Settings) -> str:
+    """What to say of the file's `picker.workers`; '' where it changes nothing."""
+    workers = settings.picker.workers
+    return f"picker.workers {workers}: no effect, one worker serves" if workers > 1 else ""
+
+
 def _run(options: argparse.Namespace) -> None:
     settings = settings_for(options)
     logs.configure("info", "json" if options.zap_encoder == "json" else "text")
     if flags := ", ".join(without_effect(options)):
         _LOG.warning("%s: no effect, the pool's endpoints come from %s", flags, options.config)
+    if said := workers_without_effect(settings):
+        _LOG.warning("%s", said)
     uvloop.run(process.until_signalled(run, settings, str(options.config)))
 
 

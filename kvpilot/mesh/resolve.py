@@ -51,6 +51,9 @@ def listening(settings: Settings) -> dict[str, str]:
     fields = ["listen", "xds_metrics", "picker_metrics"]
     fields += [name for name in ("xds_address", "picker_address") if name in settings.model_fields_set]
     found = {name: getattr(settings, name) for name in fields}
+    gateways = settings.endpoint_picker
+    found |= {f"endpoint_picker.pool_addresses.{address}": address for address in gateways.pool_addresses}
+    found["endpoint_picker.health_address"] = gateways.health_address
     for name in [name for name in ("picker_address", "picker_metrics") if found.get(name) is not None]:
         for number in range(1, settings.picker.workers):
             found[f"{name} of worker {number}"] = addresses.of_worker(found[name], number)

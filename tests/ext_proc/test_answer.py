@@ -32,6 +32,26 @@ def test_an_errors_page_has_no_first_token() -> None:
         assert (answer.ok, answer.failed) == (False, failed)
 
 
+@pytest.mark.parametrize(
+    ("status", "ok", "failed"),
+    [
+        ("", True, False),
+        ("0", True, False),
+        ("1", False, False),
+        ("3", False, False),
+        ("8", False, False),
+        *((status, False, True) for status in ("2", "13", "14", "15")),
+        ("x", False, False),
+    ],
+)
+def test_a_grpc_answer_is_as_good_as_its_own_status(status: str, ok: bool, failed: bool) -> None:
+    ended = answered(b"frame")
+    ended.ended(status)
+    at_once = Answer()
+    at_once.began("200", status)
+    assert [(answer.ok, answer.failed) for answer in (ended, at_once)] == [(ok, failed)] * 2
+
+
 def test_an_answer_in_one_part_took_no_time_to_decode() -> None:
     assert answered(b"whole").decode_seconds is None
     assert answered().decode_seconds is None

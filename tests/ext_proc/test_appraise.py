@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ext_proc.appraise import FEW
+from ext_proc.appraise import FEW, GROUPS_MAX
 from ext_proc.choice import tie
 from ext_proc.picker import Picker
 from ext_proc.shortlist import SUMS_SECONDS
@@ -115,3 +115,13 @@ def test_strangers_among_many_candidates_are_ignored() -> None:
     assert considered is not None
     assert considered.of == MANY
     assert picker.consider(request(fresh(1), candidates[MANY:]), 0.0) is None
+
+
+def test_the_group_of_candidates_in_use_is_kept_while_others_come_and_go() -> None:
+    appraiser = many()._appraiser
+    group = appraiser._group(ADDRESSES)
+    assert group is not None
+    for n in range(GROUPS_MAX + 10):
+        appraiser._group((*ADDRESSES, f"10.9.9.{n}:80"))
+        assert appraiser._group(ADDRESSES) is group
+    assert len(appraiser._groups) == GROUPS_MAX

@@ -88,13 +88,14 @@ def body(side: str, data: bytes = b"", *, end: bool = False) -> bytes:
     return bytes(pb.ProcessingRequest(**{f"{side}_body": part}).SerializeToString())
 
 
-def trailers(side: str) -> bytes:
-    return bytes(pb.ProcessingRequest(**{f"{side}_trailers": pb.HttpTrailers()}).SerializeToString())
+def trailers(side: str, **named: str) -> bytes:
+    part = pb.HttpTrailers(trailers=header_map(**named))
+    return bytes(pb.ProcessingRequest(**{f"{side}_trailers": part}).SerializeToString())
 
 
-def response_headers(status: str = "200", served: str = "", *, end: bool = False) -> bytes:
+def response_headers(status: str = "200", served: str = "", *, end: bool = False, **named: str) -> bytes:
     message = pb.ProcessingRequest()
-    message.response_headers.headers.CopyFrom(header_map(__status=status))
+    message.response_headers.headers.CopyFrom(header_map(__status=status, **named))
     message.response_headers.end_of_stream = end
     if served:
         message.metadata_context.filter_metadata["envoy.lb"]["x-gateway-destination-endpoint-served"] = served
@@ -287,6 +288,22 @@ def test_two_failures_in_a_row_eject_the_endpoint() -> None:
         assert stream.decision.endpoints == (ADDRESSES[1],)
 
 
+@pytest.mark.parametrize("at_once", [True, False])
+@pytest.mark.parametrize(("status", "ejected"), [("14", True), ("0", False), ("3", False)])
+def test_two_grpc_failures_in_a_row_eject_the_endpoint(at_once: bool, status: str, ejected: bool) -> None:
+    site = Site()
+    for now in (1.0, 1.1):
+        stream = site.stream()
+        asked(stream, subset=[ADDRESSES[0]])
+        if at_once:
+            stream.receive(response_headers(served=ADDRESSES[0], end=True, grpc_status=status), now)
+        else:
+            stream.receive(response_headers(served=ADDRESSES[0]), now)
+            stream.receive(trailers("response", grpc_status=status), now)
+        assert (stream.done, site.picker.in_flight) == (True, 0)
+    assert site.picker.endpoints[ADDRESSES[0]].usable(1.2) is not ejected
+
+
 @pytest.mark.parametrize("answers", [NONE, STREAMED])
 def test_answers_that_need_not_be_sent_back_are_not(answers: int) -> None:
     site = Site()
@@ -350,6 +367,20 @@ def test_what_a_held_request_got_is_taken_back_where_nobody_was_told() -> None:
     assert site.picker.in_flight == 0
 
 
+def test_nothing_is_learned_of_a_held_request_that_nobody_was_told_where_answers_are_not_shown() -> None:
+    site = Site(hold_seconds=60)
+    full = [site.picker.pick(huge(address), 1.0) for address in ADDRESSES]
+    stream = site.stream()
+    asked(stream, answers=NONE)
+    free(site, full)
+    before = site.picker.known_blocks
+    site.room.dispatch(1.2)
+    assert stream.held is not None
+    assert stream.held.settled
+    stream.end(1.3)
+    assert (site.picker.in_flight, site.picker.known_blocks) == (0, before)
+
+
 def test_an_open_exchange_is_not_given_up_for_its_silence() -> None:
     site = Site(silence_seconds=5)
     stream = site.stream()
@@ -381,7 +412,9 @@ MESSAGES = st.one_of(
         ),
         end=st.booleans(),
     ),
-    st.builds(trailers, st.sampled_from(["request", "response"])),
+    st.builds(
+        trailers, st.sampled_from(["request", "response"]), grpc_status=st.sampled_from(["", "0", "14", "x"])
+    ),
     st.builds(
         response_headers,
         st.sampled_from(["200", "503", "", "abc"]),

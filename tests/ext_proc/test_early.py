@@ -98,6 +98,13 @@ def test_a_prompt_too_short_for_a_block_is_always_read() -> None:
     assert known.next_turn("c", "/chat", "s", 100) is None
 
 
+def test_a_prompt_that_was_empty_is_read_again() -> None:
+    for body_bytes in (100, 200):
+        known = Recall(sessions_max=3)
+        known.saw("c", "/chat", replace(READ, blocks=(), prompt_tokens=0.0), 100)
+        assert known.next_turn("c", "/chat", "s", body_bytes) is None
+
+
 def test_forgets_the_oldest_session_when_there_are_too_many() -> None:
     known = recall("a", "b", "c")
     assert known.next_turn("c", "/chat", "a", BYTES) is not None  # used: the youngest now

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
@@ -53,6 +54,7 @@ class Site:
         )
         fleet, settings = Fleet((Model("m", versions),)), PickerSettings()
         self.metrics = PickerMetrics()
+        self.reporter = Reporter(self.metrics)
         self.picker = Picker(settings, fleet.endpoints.values())
         self.room = WaitingRoom(self.picker, 60, 8)
         steerer = Steerer(settings, fleet, PrefixHasher(b"k", 256), self.picker, self.room)
@@ -60,13 +62,15 @@ class Site:
             steerer,
             self.picker,
             self.room,
-            Reporter(self.metrics),
+            self.reporter,
             self.metrics,
             Pools(fleet),
             mode=mode,
             **more,
         )
-        self.service = PickerService(steerer, self.picker, self.room, self.metrics, gateways=self.gateways)
+        self.service = PickerService(
+            steerer, self.picker, self.room, self.metrics, reporter=self.reporter, gateways=self.gateways
+        )
 
     def count(self, outcome: str) -> float:
         return float(self.metrics.requests.labels(outcome)._value.get())
@@ -184,6 +188,34 @@ async def test_counts_whether_the_gateway_obeyed(served: str, by: str) -> None:
             pass
     assert site.metrics.served.labels(by)._value.get() == 1
     assert site.picker.in_flight == 0
+
+
+@pytest.mark.parametrize("held", [False, True])
+async def test_how_a_request_ends_is_told_with_its_name_and_then_forgotten(
+    held: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    site = Site()
+    busy = site.picker.pick(RoutingRequest((ADDRESSES["a"],), 10_000_000, (), 64), time.monotonic())
+    assert busy is not None
+    if not held:
+        site.picker.cancel(busy.id, time.monotonic())
+    async with serving(site) as channel:
+        with caplog.at_level(logging.INFO, logger="ext_proc.reporter"):
+            made = call(channel)
+            await made.write(request_headers(subset=[ADDRESSES["a"]], x_request_id="req-1"))
+            await made.write(body("request", CHAT, end=True))
+            if held:
+                await until(lambda: len(site.room) == 1)
+                site.picker.cancel(busy.id, time.monotonic())
+            assert picked(pb.ProcessingResponse.FromString(await made.read())) == ADDRESSES["a"]
+            await made.write(response_headers("503", served=ADDRESSES["a"], end=True))
+            while await made.read() is not grpc.aio.EOF:
+                pass
+            await until(lambda: not len(site.gateways))
+    (line,) = (record for record in caplog.records if record.getMessage() == "failed at its endpoint")
+    assert line.__dict__["facts"]["request_id"] == "req-1"
+    assert not site.reporter._request_ids
+    assert site.count("steered") == 1
 
 
 class NamedCall:

@@ -35,6 +35,13 @@ def test_reads_headers_as_bytes_or_as_text_and_whatever_bytes() -> None:
     assert opening.headers_of(message) == {"a": "\ufffd1", "b": "2"}
 
 
+def test_reads_trailers_like_headers() -> None:
+    message = pb.HttpTrailers()
+    message.trailers.headers.add(key="grpc-status", raw_value=b"14")
+    assert opening.trailers_of(message) == {"grpc-status": "14"}
+    assert opening.trailers_of(pb.HttpTrailers()) == {}
+
+
 def test_finds_the_cluster_in_the_attributes_of_any_filter() -> None:
     assert opening.cluster_of(pb.ProcessingRequest.FromString(headers())) == "llama/stable"
     assert opening.cluster_of(pb.ProcessingRequest()) == ""

@@ -93,10 +93,17 @@ def test_the_end_of_a_pick_is_told_with_the_gateways_name_for_the_request(
     stream._headers["x-request-id"] = "r-1"
     assert stream.decision is not None
     reporter = Reporter(metrics)
-    reporter.shown(stream, 0.0, answered=True)
+    reporter.placed(stream)
     with caplog.at_level(logging.INFO, logger="ext_proc.reporter"):
         reporter.over(WELL._replace(id=stream.decision.id, failed=True))
     assert caplog.records[0].__dict__["facts"]["request_id"] == "r-1"
+
+
+def test_the_end_of_an_exchange_remembers_no_pick(metrics: PickerMetrics) -> None:
+    reporter = Reporter(metrics)
+    reporter.shown(steered_stream(), 0.0, answered=True)  # a gateway's pick is over by then
+    reporter.placed(PickStream(make_steerer(Picker(SETTINGS, FLEET.endpoints.values())), 0.0))  # no decision
+    assert not reporter._request_ids
 
 
 def test_request_ids_are_forgotten_with_the_pick_and_bounded_where_it_never_ends(

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import random
 
+import numpy as np
 import pytest
 
 from ext_proc.price import KV_PRICE_SECONDS
@@ -43,7 +44,8 @@ class Fleet:
     ) -> list[tuple[list[int], float]]:
         waits = self.group.waits(NOW)
         asked = RoutingRequest(self.addresses, tokens, (), 10.0)
-        look = self.group.look(waits, asked, matched or {}, reserved or {}, tokens, 0.0, 1.0, offset)
+        blocks = np.array([float((matched or {}).get(address, 0)) for address in self.addresses])
+        look = self.group.look(waits, asked, blocks, reserved or {}, tokens, 0.0, 1.0, offset)
         return [([state.row for state in batch], bound) for batch, bound in look.batches()]
 
 
@@ -116,6 +118,22 @@ def test_a_row_is_written_anew_only_where_something_changed() -> None:
     fleet.board.refresh()
     fleet.batches()
     assert fleet.board.free_at[3] > NOW
+
+
+def test_blocks_are_those_that_the_index_finds_whatever_bits_the_endpoints_have() -> None:
+    fleet = Fleet()
+    index = PrefixIndex(["gone", *fleet.addresses[::-1]], 1000)
+    index.discard("gone")
+    some = fleet.addresses[5:30]
+    group = Group(fleet.states[5:30], index.members(some), fleet.board)
+    for n, address in enumerate(fleet.addresses):
+        index.insert(address, range(n % 7))
+    asked = range(4)
+    found = group.blocks(index.depths(asked, group.members))
+    matched = index.match(asked, some)
+    assert list(found) == [matched.get(address, 0) for address in some]
+    assert set(found) == {0, 1, 2, 3, 4}
+    assert group.matched(found, fleet.states[6:8]) == {a: found[n + 1] for n, a in enumerate(some[1:3])}
 
 
 def test_waits_are_those_of_the_ledgers() -> None:

@@ -526,3 +526,21 @@ def test_an_objective_that_cannot_be_met_is_refused_where_the_model_says_so() ->
     assert steered.refused is not None
     assert steered.refused.reason == "objective"
     assert steerer.steer("llama/stable", CHAT, {"x-slo-ttft-ms": "60000"}, big, 0.0).outcome == "steered"
+
+
+def test_a_gateways_subset_of_many_is_one_list_for_all_its_requests() -> None:
+    addresses = [f"10.0.2.{n}:80" for n in range(40)]
+    version = Version("stable", 1, tuple(endpoint(address, "stable") for address in addresses))
+    fleet = Fleet((Model("llama", (version,)),))
+    steerer = make_steerer(Picker(SETTINGS, fleet.endpoints.values()), fleet=fleet)
+
+    def asked(among: list[str], now: float) -> RoutingRequest:
+        decision = steerer.steer("llama/stable", CHAT, {}, chat("hi"), now, among).decision
+        assert decision is not None
+        return decision.placed.request
+
+    assert asked(addresses[:30], 1.0).candidates is asked(addresses[:30], 2.0).candidates
+    assert asked(addresses[:30], 3.0).candidates == tuple(addresses[:30])
+    whole = steerer.steer("llama/stable", CHAT, {}, chat("hi"), 4.0).decision
+    assert whole is not None
+    assert asked(addresses, 5.0).candidates is whole.placed.request.candidates

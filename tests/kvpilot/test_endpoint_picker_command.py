@@ -32,7 +32,7 @@ def parse(*arguments: str) -> argparse.Namespace:
 @pytest.fixture
 def file(tmp_path: Path) -> Path:
     path = tmp_path / "kvpilot.yaml"
-    settings = one_pool_settings(redis_url=f"unix://{tmp_path}/no-redis")
+    settings = one_pool_settings(redis_url=f"unix://{tmp_path}/no-redis", picker={"workers": 2})
     path.write_text(settings_file.dump(settings))
     return path
 
@@ -55,6 +55,12 @@ def test_names_the_flags_that_have_no_effect_yet() -> None:
         "--endpoint-target-ports",
     ]
     assert not list(command.without_effect(parse()))
+
+
+def test_says_that_one_worker_serves_however_many_the_file_names(file: Path) -> None:
+    said = command.workers_without_effect(command.settings_for(parse("-c", str(file))))
+    assert said == "picker.workers 2: no effect, one worker serves"
+    assert command.workers_without_effect(one_pool_settings()) == ""
 
 
 def test_one_port_cannot_serve_both(file: Path) -> None:
@@ -102,3 +108,4 @@ async def test_serves_a_gateway_until_it_is_told_to_end(file: Path) -> None:
         _, errors = await process.communicate()
     assert process.returncode == 0, errors
     assert b"--pool-name, --pool-namespace: no effect" in errors
+    assert b"picker.workers 2: no effect" in errors

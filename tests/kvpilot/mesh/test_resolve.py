@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from fleet.settings_file import dump, load, parse
 from kvpilot.cli import DEFAULT_FILE
-from kvpilot.mesh.resolve import listening, resolve
+from kvpilot.mesh.resolve import _spoken_for, listening, resolve
 
 if TYPE_CHECKING:
     from fleet.settings import Settings
@@ -52,6 +52,20 @@ def test_a_server_address_that_the_file_sets_is_kept_even_if_it_is_the_default()
     assert resolved.picker_address == "127.0.0.1:18001"
     assert resolved.xds_address == f"unix:{RUNTIME}/xds.sock"
     assert listening(settings) == {"listen": "127.0.0.1:8080", "picker_address": "127.0.0.1:18001"}
+
+
+def test_addresses_for_gateways_are_listened_on_too_and_given_to_no_endpoint() -> None:
+    pool, health = 20_001, 20_002
+    asked = {"pool_addresses": {f"127.0.0.1:{pool}": "m/stable"}, "health_address": f"127.0.0.1:{health}"}
+    settings = _settings(endpoint_picker=asked)
+    assert listening(settings) == {
+        "listen": "127.0.0.1:8080",
+        f"endpoint_picker.pool_addresses.127.0.0.1:{pool}": f"127.0.0.1:{pool}",
+        "endpoint_picker.health_address": f"127.0.0.1:{health}",
+    }
+    assert {pool, health} <= _spoken_for(settings)
+    on_a_socket = _settings(endpoint_picker={"health_address": "unix:/tmp/kvpilot-test/health.sock"})
+    assert listening(on_a_socket) == {"listen": "127.0.0.1:8080"}
 
 
 def test_the_resolved_default_reads_back_to_the_same(tmp_path: Path) -> None:
