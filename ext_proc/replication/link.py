@@ -121,6 +121,7 @@ class Link:
     async def beat(self) -> Ends:
         """One pulse: the clock, who is there, and whether the stream is what we think. Raises StoreError."""
         await self.ask_the_time()
+        read_to = self.cursor  # the listener may read on while we ask
         ends = await self._streams.ends(self.model)
         now = self.store_time()
         if self._since is None:
@@ -133,7 +134,7 @@ class Link:
         if not self.others and not found.others:
             self.cursor = ends.last  # all of it is our own, or of those who left
         else:
-            self._check(ends)
+            self._check(ends, read_to)
         self._set_others(found.others)
         self.strangers, self._unlike = found.strangers, frozenset(found.unlike)
         self.attended = True
@@ -225,10 +226,13 @@ class Link:
             self.tell(event)
         self.tell(Standing(self.name, tuple(e.id for e in events if not isinstance(e, Began))))
 
-    def _check(self, ends: Ends) -> None:
-        """The stream may have lost its end (a failover, FLUSHALL) or its beginning (we were too slow)."""
+    def _check(self, ends: Ends, read_to: str) -> None:
+        """The stream may have lost its end (a failover, FLUSHALL) or its beginning (we were too slow).
+
+        It was read to `read_to` when its ends were asked for.
+        """
         cursor = order_of(self.cursor)
-        if order_of(ends.last) < cursor:
+        if order_of(ends.last) < order_of(read_to):
             self.cursor = START
             self.resync("backwards")
         elif cursor > (0, 0) and order_of(ends.first) > cursor:

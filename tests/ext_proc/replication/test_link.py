@@ -17,7 +17,7 @@ from tests.support import running_redis, until
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from fleet.store.streams import Entry
+    from fleet.store.streams import Ends, Entry
 
 
 class FlakyStreams(MemoryStreams):
@@ -52,6 +52,26 @@ class SlowReader(MemoryStreams):
             await asyncio.sleep(0.05)
             return []
         return found
+
+
+class SlowEnds(MemoryStreams):
+    """Tells where a stream ends a moment late: others read on meanwhile."""
+
+    async def ends(self, model: str) -> Ends:
+        found = await super().ends(model)
+        await asyncio.sleep(0.2)
+        return found
+
+
+async def test_who_reads_on_while_the_ends_are_asked_for_has_lost_nothing() -> None:
+    streams = SlowEnds()
+    one, two = Replica("one", streams), Replica("two", streams)
+    async with running(one, two):
+        for n in range(60):  # three seconds, in which each asks for the ends a few times
+            one.place(request(fresh(n)))
+            await asyncio.sleep(0.05)
+        await until(lambda: two.picker.in_flight == 60)
+        assert two.count("kvpilot_picker_resyncs_total", reason="backwards") == 0
 
 
 async def test_what_could_not_be_told_is_told_later_in_order() -> None:
