@@ -67,4 +67,4 @@ async def test_workers_share_the_picks_of_one_envoy_and_all_ends_reach_all_of_th
             await until(empty, seconds=20)
             assert await gauge(page, "kvpilot_picker_expired_total") == 0
             heard = await picker_count(page, "kvpilot_picker_events", "heard")
-            assert heard > REQUESTS / 2
+            assert heard >= min(picked)  # of each, what the other one placed
