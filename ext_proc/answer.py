@@ -97,9 +97,19 @@ class Answer:
             return Usage(output, prompt, _count(details.get("cached_tokens")))
         if _READ not in said and _CREATED not in said:
             return Usage(output, prompt)
-        # Anthropic counts as input only what was neither read from the cache nor put there.
-        read, created = (_count(said.get(key)) or 0 for key in (_READ, _CREATED))
-        return Usage(output, None if prompt is None else prompt + read + created, read)
+        read, written = (_count(said.get(key)) for key in (_READ, _CREATED))
+        if prompt is None:
+            return Usage(output, None, read or 0)
+        return Usage(output, *counted_apart(prompt, read, written))
+
+
+def counted_apart(prompt: int, read: int | None, written: int | None) -> tuple[int, int]:
+    """Prompt and cached tokens in OpenAI's way of counting, of an answer in Anthropic's.
+
+    Anthropic counts as the prompt only what was neither read from the cache nor written to it.
+    """
+    cached = read or 0
+    return prompt + cached + (written or 0), cached
 
 
 def _count(value: Any) -> int | None:

@@ -9,7 +9,7 @@ from envoy.data.accesslog.v3 import accesslog_pb2 as pb
 from envoy.service.accesslog.v3 import als_pb2
 from google.protobuf.message import DecodeError
 
-from ext_proc.answer import GRPC_OK, GRPC_SERVER_ERRORS, SERVER_ERROR
+from ext_proc.answer import GRPC_OK, GRPC_SERVER_ERRORS, SERVER_ERROR, counted_apart
 from fleet import address as addresses
 from fleet.names import (
     CACHE_READ_KEY,
@@ -139,9 +139,9 @@ def _usage(metadata: Mapping[str, object]) -> dict[str, int]:
     fields = metadata[USAGE_NAMESPACE].fields  # type: ignore[attr-defined]
     usage = {key: int(value.number_value) for key, value in fields.items() if 0 <= value.number_value < 1e9}
     read, written = usage.pop(CACHE_READ_KEY, None), usage.pop(CACHE_WRITTEN_KEY, None)
-    if PROMPT_TOKENS_KEY in usage and (read is not None or written is not None):
-        usage[PROMPT_TOKENS_KEY] += (read or 0) + (written or 0)  # Anthropic counts them apart
-        usage[CACHED_TOKENS_KEY] = read or 0
+    prompt = usage.get(PROMPT_TOKENS_KEY)
+    if prompt is not None and (read is not None or written is not None):
+        usage[PROMPT_TOKENS_KEY], usage[CACHED_TOKENS_KEY] = counted_apart(prompt, read, written)
     return usage
 
 

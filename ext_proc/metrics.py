@@ -22,17 +22,9 @@ if TYPE_CHECKING:
 
 _TTFT_BUCKETS = (0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60)  # seconds: from a cache hit to a long queue
 
-
 _HOLD_BUCKETS = (0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60, 120)  # seconds: up to picker.hold_seconds
 
-_OFF_BUCKETS = (
-    0.02,
-    0.1,
-    0.5,
-    1,
-    5,
-    20,
-)  # seconds off, on either side; few: each costs time
+_OFF_BUCKETS = (0.02, 0.1, 0.5, 1, 5, 20)  # seconds off, on either side; few: each costs time
 
 _SIGNED_BUCKETS = (*(-limit for limit in reversed(_OFF_BUCKETS)), 0, *_OFF_BUCKETS)
 

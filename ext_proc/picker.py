@@ -38,19 +38,18 @@ LOST = 10.0
 """Silences after which another replica's request is over: longer than nearly all answers take."""
 
 
+TOLD_PER_SILENCE = 3
+"""Times in each `silence_seconds` that the others hear of a running request: one may get lost."""
+
+_NOTHING: Mapping[str, float] = MappingProxyType({})
+
+
 def _nobody_asks(id_: str, ended: Ended | None, now: float) -> None:
     """What becomes of picks interests nobody else."""
 
 
-TOLD_PER_SILENCE = 3
-"""Times in each `silence_seconds` that the others hear of a running request: one may get lost."""
-
-
 def _nobody_listens(_address: str, _event: RoutingEvent) -> None:
-    pass
-
-
-_NOTHING: Mapping[str, float] = MappingProxyType({})
+    """Nobody else places requests."""
 
 
 class Picker:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from ext_proc.demand import Demand
     from ext_proc.endpoint import EndpointState
     from ext_proc.predict import Prediction
     from ext_proc.request import WorkloadClass
@@ -155,8 +156,7 @@ def _behind(state: EndpointState, prediction: Prediction) -> float:
     demand = state.demand
     length = min(prediction.prefill, BEHIND_LARGEST * demand.service)
     wait = prediction.prefill_wait + prediction.room_wait
-    idle = 1 - min(BUSIEST, demand.arrivals * demand.service)
-    return BEHIND_PRICE * demand.arrivals * length * (wait + length / 2) / idle
+    return BEHIND_PRICE * demand.arrivals * length * (wait + length / 2) / _idle(demand)
 
 
 def memory_price(state: EndpointState, needed_tokens: float) -> float:
@@ -169,5 +169,9 @@ def behind(state: EndpointState, now: float) -> tuple[float, float]:
     """The same formula's parts that are the endpoint's: the longest prefill, and the factor of the rest."""
     demand = state.demand
     demand.refresh(now)
-    idle = 1 - min(BUSIEST, demand.arrivals * demand.service)
-    return BEHIND_LARGEST * demand.service, BEHIND_PRICE * demand.arrivals / idle
+    return BEHIND_LARGEST * demand.service, BEHIND_PRICE * demand.arrivals / _idle(demand)
+
+
+def _idle(demand: Demand) -> float:
+    """The share of its time that an endpoint has nothing to prefill."""
+    return 1 - min(BUSIEST, demand.arrivals * demand.service)

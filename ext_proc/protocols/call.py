@@ -6,13 +6,12 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from ext_proc import session
-from ext_proc.protocols import body
+from ext_proc.protocols import body, fields
+from ext_proc.request import Prompt
 from fleet.errors import UnreadableRequestError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
-
-    from ext_proc.request import Prompt
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
 UNFORESEEN = "unforeseen"
 """The reason of last resort: a parser met what nobody thought of. Tests of all kinds never see it."""
@@ -53,9 +52,31 @@ class Call:
     body: bytes
     reading: Reading
 
-    def session(self, fields: Mapping[str, object]) -> str:
+    def session(self, found: Mapping[str, object]) -> str:
         """The session that a body names, or ''."""
-        return session.from_body(fields, self.reading.session_keys)
+        return session.from_body(found, self.reading.session_keys)
+
+    def prompt(
+        self,
+        found: Mapping[str, object],
+        text: bytes,
+        limits: Iterable[str],
+        tokens: int | None = None,
+    ) -> Prompt:
+        """`text` with what a JSON body says beside its prompt, in the words that the protocols share.
+
+        `limits`: what the protocol calls the answer's length. `tokens`: of a text that is ids.
+        """
+        return Prompt(
+            model=fields.name(found.get("model")),
+            text=text,
+            streamed=found.get("stream") is True,
+            output_tokens=fields.output_limit(found, limits),
+            session=self.session(found),
+            cache_salt=fields.name(found.get("cache_salt")),
+            lora=fields.lora(found),
+            tokens=tokens,
+        )
 
 
 @dataclass(frozen=True, slots=True)

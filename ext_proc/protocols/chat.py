@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING
 
 from ext_proc.protocols import canonical, fields, tokens
 from ext_proc.protocols.body import json_object
-from ext_proc.request import Prompt
 from fleet.errors import UnreadableRequestError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from ext_proc.protocols.call import Call
+    from ext_proc.request import Prompt
 
 _LIMITS = ("max_completion_tokens", "max_tokens")
 
@@ -25,16 +25,7 @@ def read(call: Call, data: bytes) -> Prompt:
     found = json_object(data)
     ids = found.get("prompt_token_ids")
     text = tokens.to_bytes(ids) if isinstance(ids, list) and ids else _chat(found, call.reading.media_bytes)
-    return Prompt(
-        model=fields.name(found.get("model")),
-        text=text,
-        streamed=found.get("stream") is True,
-        output_tokens=fields.output_limit(found, _LIMITS),
-        session=call.session(found),
-        cache_salt=fields.name(found.get("cache_salt")),
-        lora=fields.lora(found),
-        tokens=len(ids) if isinstance(ids, list) and ids else None,
-    )
+    return call.prompt(found, text, _LIMITS, len(ids) if isinstance(ids, list) and ids else None)
 
 
 def _chat(found: dict[str, object], media_bytes: int) -> bytes:

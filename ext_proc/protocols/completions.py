@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ext_proc.protocols import canonical, fields, tokens
+from ext_proc.protocols import canonical, tokens
 from ext_proc.protocols.body import json_object
-from ext_proc.request import Prompt
 from fleet.errors import UnreadableRequestError
 
 if TYPE_CHECKING:
     from ext_proc.protocols.call import Call
+    from ext_proc.request import Prompt
 
 _LIMITS = ("max_tokens", "max_completion_tokens")
 
@@ -20,16 +20,7 @@ def read(call: Call, data: bytes) -> Prompt:
     found = json_object(data)
     ids = found.get("prompt_token_ids")
     text, count = plain(ids if tokens.are_ids(ids) else found.get("prompt"), "no-prompt")
-    return Prompt(
-        model=fields.name(found.get("model")),
-        text=text,
-        streamed=found.get("stream") is True,
-        output_tokens=fields.output_limit(found, _LIMITS),
-        session=call.session(found),
-        cache_salt=fields.name(found.get("cache_salt")),
-        lora=fields.lora(found),
-        tokens=count,
-    )
+    return call.prompt(found, text, _LIMITS, count)
 
 
 def plain(prompt: object, missing: str) -> tuple[bytes, int | None]:

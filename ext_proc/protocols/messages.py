@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ext_proc.protocols import canonical, fields
+from ext_proc.protocols import canonical
 from ext_proc.protocols.body import json_object
-from ext_proc.request import Prompt
 from fleet.errors import UnreadableRequestError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from ext_proc.protocols.call import Call
+    from ext_proc.request import Prompt
 
 _LIMITS = ("max_tokens",)
 
@@ -30,15 +30,7 @@ def read(call: Call, data: bytes) -> Prompt:
     for message in messages:
         if isinstance(message, dict):
             parts += _message(message, media_bytes)
-    return Prompt(
-        model=fields.name(found.get("model")),
-        text=canonical.encode("".join(parts)),
-        streamed=found.get("stream") is True,
-        output_tokens=fields.output_limit(found, _LIMITS),
-        session=call.session(found),
-        cache_salt=fields.name(found.get("cache_salt")),
-        lora=fields.lora(found),
-    )
+    return call.prompt(found, canonical.encode("".join(parts)), _LIMITS)
 
 
 def _message(message: dict[str, object], media_bytes: int) -> Iterator[str]:

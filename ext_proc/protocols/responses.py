@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING
 
 from ext_proc.protocols import canonical, fields
 from ext_proc.protocols.body import json_object
-from ext_proc.request import Prompt
 from fleet.errors import UnreadableRequestError
 
 if TYPE_CHECKING:
     from ext_proc.protocols.call import Call
+    from ext_proc.request import Prompt
 
 _LIMITS = ("max_output_tokens",)
 
@@ -35,15 +35,7 @@ def read(call: Call, data: bytes) -> Prompt:
         parts.append(canonical.message("user", given))
     else:
         parts += [_item(item, call.reading.media_bytes) for item in given if isinstance(item, dict)]
-    return Prompt(
-        model=fields.name(found.get("model")),
-        text=canonical.encode("".join(parts)),
-        streamed=found.get("stream") is True,
-        output_tokens=fields.output_limit(found, _LIMITS),
-        session=call.session(found),
-        cache_salt=fields.name(found.get("cache_salt")),
-        lora=fields.lora(found),
-    )
+    return call.prompt(found, canonical.encode("".join(parts)), _LIMITS)
 
 
 def _item(item: dict[str, object], media_bytes: int) -> str:

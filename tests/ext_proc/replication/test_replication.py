@@ -10,10 +10,9 @@ from ext_proc.completions import LogEntry
 from ext_proc.events import Waits
 from fleet.errors import StartError, StoreError
 from fleet.store.memory_streams import MemoryStreams
-from fleet.store.redis_streams import RedisStreams
 from tests.ext_proc.replication.replicas import ELSEWHERE, TWO_MODELS, Replica, running
 from tests.ext_proc.small import FAST, fresh, request
-from tests.support import running_redis, until
+from tests.support import made_streams, until
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -24,13 +23,8 @@ if TYPE_CHECKING:
 
 @pytest.fixture(params=["memory", "redis"])
 async def streams(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Streams]:
-    if request.param == "memory":
-        yield MemoryStreams()
-        return
-    async with running_redis(tmp_path) as url:
-        made = RedisStreams(url)
+    async with made_streams(request.param, tmp_path) as made:
         yield made
-        await made.close()
 
 
 async def test_a_replica_follows_what_another_places_begins_and_ends(streams: Streams) -> None:

@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from fleet.errors import StoreError
-from fleet.store.memory_streams import MemoryStreams
 from fleet.store.redis_streams import RedisStreams
 from fleet.store.streams import START, order_of, without
-from tests.support import running_redis
+from tests.support import made_streams, running_redis
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -23,13 +22,8 @@ if TYPE_CHECKING:
 
 @pytest.fixture(params=["memory", "redis"])
 async def streams(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Streams]:
-    if request.param == "memory":
-        yield MemoryStreams()
-        return
-    async with running_redis(tmp_path) as url:
-        made = RedisStreams(url)
+    async with made_streams(request.param, tmp_path) as made:
         yield made
-        await made.close()
 
 
 async def test_entries_are_read_in_order_from_where_one_was(streams: Streams) -> None:
