@@ -6,7 +6,7 @@ Whatever cannot be understood is told apart, and left alone by those who ask.
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from ext_proc import protocols, session
 from ext_proc.early import Recall, announced_bytes
@@ -28,6 +28,13 @@ if TYPE_CHECKING:
 
 PROMPT_TOKENS_MAX = 1e7
 """Of any model's context: what a content-length claims beyond it must not count as work."""
+
+
+class Read(NamedTuple):
+    """A request that was read, and how long its whole body is, as far as anybody says."""
+
+    request: RoutingRequest
+    body_bytes: int
 
 
 class Reader:
@@ -73,16 +80,19 @@ class Reader:
         headers: Mapping[str, str],
         body: bytes,
         now: float,
-    ) -> RoutingRequest:
+    ) -> Read:
         """A request to a known cluster, from its body. Raises UnreadableRequestError."""
         prompt = protocol.parse(protocols.Call(path, headers, body, self._reading))
         caller = self._caller(headers)
         whole = max(announced_bytes(headers) or 0, prompt.whole_bytes, len(body))
         read = len(body) if prompt.read_bytes is None else prompt.read_bytes
         times = max(whole, read) / read if read else 1.0
-        request = self._urgent(self._request(cluster, prompt, headers, times, caller), cluster, caller, now)
-        self._recall.saw(cluster, path, request, whole)
-        return request
+        request = self._request(cluster, prompt, headers, times, caller)
+        return Read(self._urgent(request, cluster, caller, now), whole)
+
+    def remember(self, cluster: str, path: str, read: Read) -> None:
+        """That request goes on: its session's next turn may be decided without a body."""
+        self._recall.saw(cluster, path, read.request, read.body_bytes)
 
     def next_turn(
         self, cluster: str, path: str, headers: Mapping[str, str], now: float

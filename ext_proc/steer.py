@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from ext_proc.choice import Considered
     from ext_proc.decision import Decision
     from ext_proc.picker import Picker
+    from ext_proc.protocols import Protocol
+    from ext_proc.reader import Read
     from ext_proc.request import RoutingRequest
     from ext_proc.trust import Trust
     from ext_proc.waiting import Held, WaitingRoom
@@ -135,14 +137,13 @@ class Steerer:
             return Steered("passed")
         if max(announced_bytes(headers) or 0, len(body)) > self._retry_bytes:
             self.tallies.not_retriable += 1
-        if not self.reader.knows(cluster):
-            return self._told(protocol.name, Steered("unknown-cluster"))
-        try:
-            request = self.reader.read(protocol, cluster, path, headers, body, now)
-        except UnreadableRequestError as error:
-            self.tallies.unreadable[protocol.name, error.reason] += 1
-            return self._told(protocol.name, Steered(error.reason, unreadable=True), "unreadable")
-        request = self._narrowed(request, among)
+        read = self._read(protocol, cluster, path, headers, body, now)
+        if isinstance(read, Steered):
+            if read.unreadable:
+                self.tallies.unreadable[protocol.name, read.outcome] += 1
+            return self._told(protocol.name, read, "unreadable" if read.unreadable else "")
+        self.reader.remember(cluster, path, read)
+        request = self._narrowed(read.request, among)
         if not request.candidates:
             return self._told(protocol.name, Steered("no-endpoint"))
         return self._told(protocol.name, self._admit(cluster, request, now))
@@ -154,13 +155,27 @@ class Steerer:
         protocol = protocols.find(headers.get(":method", "POST"), path)
         if protocol is None:
             return Steered("passed")
+        read = self._read(protocol, cluster, path, headers, body, now)
+        if isinstance(read, Steered):
+            return Steered(read.outcome)
+        return self._room.consider(read.request, now) or Steered("no-endpoint")
+
+    def _read(
+        self,
+        protocol: Protocol,
+        cluster: str,
+        path: str,
+        headers: Mapping[str, str],
+        body: bytes,
+        now: float,
+    ) -> Read | Steered:
+        """The request, or why it cannot be decided."""
         if not self.reader.knows(cluster):
             return Steered("unknown-cluster")
         try:
-            request = self.reader.read(protocol, cluster, path, headers, body, now)
+            return self.reader.read(protocol, cluster, path, headers, body, now)
         except UnreadableRequestError as error:
-            return Steered(error.reason)
-        return self._room.consider(request, now) or Steered("no-endpoint")
+            return Steered(error.reason, unreadable=True)
 
     def _admit(
         self, cluster: str, request: RoutingRequest, now: float, considered: Considered | None = None

@@ -217,6 +217,19 @@ def test_considers_what_it_would_decide_and_books_nothing() -> None:
     assert picker.in_flight == 0
 
 
+def test_a_session_is_known_by_its_turns_and_not_by_what_was_only_considered() -> None:
+    steerer, picker = fast_steerer()
+    body, other = chat("word " * 2000), chat("other " * 2000)
+    first = steerer.steer("llama/stable", CHAT, asked_for(body), body, 0.0).decision
+    assert first is not None
+    picker.finish(first.id, 1.0, endpoint=first.endpoints[0])
+    assert not isinstance(steerer.consider("llama/stable", CHAT, asked_for(other), other, 2.0), Steered)
+    early = steerer.decide_early("llama/stable", asked_for(chat("word " * 2100)), 3.0)
+    assert early is not None
+    assert early.decision is not None
+    assert list(early.decision.placed.request.blocks[:10]) == list(first.placed.request.blocks[:10])
+
+
 @pytest.mark.parametrize(
     ("cluster", "reason"), [("elsewhere", "unknown-cluster"), ("llama/stable", "not-json")]
 )
