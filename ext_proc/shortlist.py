@@ -153,7 +153,7 @@ class Group:
         board, rows = self._board, self._rows
         believed = np.minimum(blocks * request.tokens_per_block, max(0.0, request.prompt_tokens - 1))
         uncached = request.prompt_tokens - believed * board.trust[rows]
-        wait = waits.copy()
+        wait = waits.copy() if reserved else waits
         for address, seconds in reserved.items():
             if seconds and address in self._place:
                 wait[self._place[address]] += seconds

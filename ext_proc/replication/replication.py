@@ -7,7 +7,7 @@ import contextlib
 import time
 from typing import TYPE_CHECKING
 
-from ext_proc.events import Left, Waits
+from ext_proc.events import Left, Placed, Waits
 from ext_proc.replication.hearing import Hearing
 from ext_proc.replication.link import PULSE_SECONDS, Link
 from ext_proc.replication.metrics import ReplicationMetrics
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from prometheus_client import CollectorRegistry
 
-    from ext_proc.events import Began, Placed, RoutingEvent
+    from ext_proc.events import Began, RoutingEvent
     from ext_proc.picker import Picker
     from ext_proc.waiting import WaitingRoom
     from fleet.model import Fleet
@@ -184,7 +184,7 @@ class Replication:
     def _outstanding(self, model: str) -> list[Placed | Began | Waits]:
         """What this replica placed on endpoints of the model, or holds for them, and is not over."""
         told = self._picker.outstanding(self._picker.replicas.name)
-        placed = {e.id for e in told if hasattr(e, "endpoints") and self._models.get(e.endpoints[0]) == model}
+        placed = {e.id for e in told if isinstance(e, Placed) and self._models.get(e.endpoints[0]) == model}
         waits = self._room.standing(model)
         self._held.update((event.id, model) for event in waits)
         return [*(event for event in told if event.id in placed), *waits]
